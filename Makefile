@@ -1,0 +1,81 @@
+# Everything here needs make and Python 3.11 or newer, and nothing else: each target first makes the environment that
+# it runs in, under .venv/, and installs into it again when pyproject.toml has changed.
+#
+#     make test PYTHON=/path/to/python3    not the newest interpreter found (.ci/python says how) but this one
+#     make test VERSIONS=3.12              the suite on this version only
+#     make test-3.12                       the suite alone, without linter, types and wheel
+#     .venv/dev/bin/python -m pytest -k x  one test, once `make lint` has made .venv/dev
+
+VERSIONS ?= 3.11 3.12 3.13
+
+# .venv/dev holds the tools, .venv/3.12 the suite for that version. What each is installed with, other than [test]:
+extra-dev = dev
+extra-demo = examples
+extra-bench = bench
+
+export RUFF_OUTPUT_FORMAT = concise
+export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL = help
+.PHONY: help demo test test-long bench lint types format clean
+.SECONDARY:
+
+help: ## these lines
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: ARGS ?= "How do I subscribe to tokens?"
+demo: .venv/demo/.installed ## ask the README a question and watch: make demo ARGS='"another question"'
+	@.venv/demo/bin/python examples/ask_docs.py $(ARGS)
+
+test: lint types ## linter, types, the suite on each Python found, the wheel
+	@for version in $(VERSIONS); do \
+		if .ci/python $$version >/dev/null 2>&1; then $(MAKE) test-$$version || exit 1; tested=$$version; \
+		else echo "── Python $$version is not here: not tested on it"; fi; \
+	done; \
+	test "$$tested" || $(MAKE) test-dev
+	@echo "── what does not depend on the Python version"
+	@.venv/dev/bin/python -m pytest -q -m "once and not long"
+
+test-long: .venv/dev/.installed ## what takes long: the full counts of the tests marked so
+	@echo "── full counts"
+	$(call pytest,dev,long,--timeout 600)
+
+test-%: .venv/%/.installed
+	@echo "── suite on $$(.venv/$*/bin/python --version)"
+	$(call pytest,$*,not long and not once)
+
+# Run the tests of environment $(1) that the marks $(2) select, with the options $(3). What measures time or memory
+# comes after the rest, by itself; 5 is pytest's "nothing was collected".
+define pytest
+@.venv/$(1)/bin/python -m pytest -q -m "$(2) and not alone" $(3) -n auto --maxprocesses 4 --dist worksteal
+@.venv/$(1)/bin/python -m pytest -q -m "$(2) and alone" $(3) || test $$? -eq 5
+endef
+
+bench: .venv/bench/.installed ## tracebus beside opentelemetry-sdk and langchain-core, one table
+	@.venv/bench/bin/python tests/bench/bench.py $(ARGS)
+
+lint: .venv/dev/.installed ## ruff: rules and format
+	@echo "── lint"
+	@.venv/dev/bin/python -m ruff check -q
+	@.venv/dev/bin/python -m ruff format -q --check
+
+types: .venv/dev/.installed ## mypy and pyright, both strict
+	@echo "── types"
+	@.venv/dev/bin/python -m mypy
+	@.venv/dev/bin/python -m pyright
+
+format: .venv/dev/.installed ## rewrite the code as the linter wants it
+	@.venv/dev/bin/python -m ruff check -q --fix
+	@.venv/dev/bin/python -m ruff format -q
+
+clean: ## remove the environments and everything else that was made here
+	@rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find tracebus tests examples -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/%/.installed: pyproject.toml
+	@python=$$(.ci/python $(filter 3.%,$*)) && \
+	echo "── .venv/$*: tracebus[$(or $(extra-$*),test)] on $$("$$python" --version)" && \
+	"$$python" -m venv .venv/$* && \
+	.venv/$*/bin/python -m pip install -qq --disable-pip-version-check -e '.[$(or $(extra-$*),test)]'
+	@touch $@

@@ -1,0 +1,113 @@
+"""What has become of everything that was said: ``stats``, ``flush`` and ``shutdown``, and what happens at exit."""
+
+from __future__ import annotations
+
+import atexit
+import math
+import os
+import sys
+from typing import TYPE_CHECKING, Final
+
+from .errors import ArgumentError, RunAbortedError, WrongThreadError
+from .late import lanes, loops
+from .runs import open_runs
+from .subscriptions import SubscriberStats, known_subscriptions
+from .tracing import SYNC, fail_run
+
+if TYPE_CHECKING:
+    from .lanes import Lane
+
+__all__ = ["aflush", "flush", "shutdown", "stats"]
+
+EXIT_DEADLINE_S: Final = 2.0
+"""How long the interpreter's exit waits for what is queued, in seconds."""
+
+
+def stats() -> list[SubscriberStats]:
+    """Return, for each subscription, what became of the events that matched it.
+
+    ``matched == delivered + failed + sum(dropped.values()) + pending`` for each.
+    """
+    return [subscription.stats for subscription in known_subscriptions() if not subscription.closed]
+
+
+_dropped_before = 0
+
+
+def _dropped_since_last_time() -> int:
+    global _dropped_before
+    dropped = sum(sum(subscription.stats.dropped.values()) for subscription in known_subscriptions())
+    since, _dropped_before = dropped - _dropped_before, dropped
+    return since
+
+
+def check_timeout(timeout_s: float) -> float:
+    """Return the time-out; raise ArgumentError when it is negative or not a number."""
+    if not isinstance(timeout_s, (int, float)) or math.isnan(timeout_s) or timeout_s < 0:
+        raise ArgumentError(f"timeout_s={timeout_s!r} must be a number of seconds, 0 or more")
+    return timeout_s
+
+
+def flush(timeout_s: float = 5.0) -> bool:
+    """Block until everything queued so far is delivered, at most ``timeout_s`` seconds.
+
+    Returns True only when nothing is left and nothing was dropped since the last flush. Raises WrongThreadError in the
+    thread of an event loop, which would wait for itself: await ``aflush`` there; ArgumentError for a time-out that is none.
+    """
+    check_timeout(timeout_s)
+    if loops.current_loop() is not None:
+        raise WrongThreadError("flush() would block the event loop that has to deliver: use `await tracebus.aflush()`")
+    left = lanes.wait_for(lanes.busy_lanes(), timeout_s)
+    return not left and _dropped_since_last_time() == 0
+
+
+async def aflush(timeout_s: float = 5.0) -> bool:
+    """Await until everything queued so far is delivered; returns and raises as ``flush``."""
+    check_timeout(timeout_s)
+    left = await lanes.wait_for_async(lanes.busy_lanes(), timeout_s)
+    return not left and _dropped_since_last_time() == 0
+
+
+def shutdown(timeout_s: float = EXIT_DEADLINE_S) -> dict[str, int]:
+    """Deliver what is queued, at most ``timeout_s`` seconds; return how many events were left, by subscriber.
+
+    Runs at exit by itself; calling it twice is fine. Raises ArgumentError for a time-out that is none.
+    """
+    check_timeout(timeout_s)
+    left: dict[str, int] = {}
+    if "tracebus.lanes" not in sys.modules:  # nothing was ever queued
+        return left
+    for lane in lanes.wait_for(lanes.busy_lanes(), timeout_s):
+        left[lane.subscription.name] = left.get(lane.subscription.name, 0) + _give_up(lane)
+    return left
+
+
+def _give_up(lane: Lane) -> int:
+    in_flight = lane.pending
+    lane.drop_all("shutdown")
+    return in_flight
+
+
+def _at_exit() -> None:
+    _abort_open_runs()
+    left = shutdown()
+    for name, events in left.items():
+        print(f"tracebus: {events} events were not delivered to {name} before exit", file=sys.stderr)
+
+
+def _abort_open_runs() -> None:
+    for run in sorted(list(open_runs), key=lambda run: run.start_ns, reverse=True):  # children first
+        error = RunAbortedError(f"the interpreter exited while {run.name} was open")
+        fail_run(run, SYNC, error, "aborted")
+
+
+def _also_in_child() -> None:
+    # multiprocessing ends its forked children without atexit before Python 3.13; its own finalizers do run.
+    multiprocessing_util = sys.modules.get("multiprocessing.util")
+    if multiprocessing_util is not None:
+        multiprocessing_util.Finalize(None, _at_exit, exitpriority=0)
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_also_in_child)

@@ -1,0 +1,383 @@
+"""What is said: one event class a hook. Who says it is in ``runs``, where it is said in ``signals``.
+
+Events are plain classes with slots, because one is made for every token: treat them as read-only, they are shared by
+all subscribers. A later version may add fields, never take one away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from .late import payload
+
+if TYPE_CHECKING:
+    from .runs import Run, Usage
+
+__all__ = [
+    "EVENTS",
+    "AgentAction",
+    "AgentFinish",
+    "ChainEnd",
+    "ChainError",
+    "ChainStart",
+    "ChatModelStart",
+    "CustomEvent",
+    "Event",
+    "LLMEnd",
+    "LLMError",
+    "LLMNewToken",
+    "LLMStart",
+    "Retry",
+    "RetrieverEnd",
+    "RetrieverError",
+    "RetrieverStart",
+    "SubscriberFailed",
+    "Text",
+    "ToolEnd",
+    "ToolError",
+    "ToolStart",
+]
+
+
+class Event:
+    """What every event carries.
+
+    ``run`` is the run it is about (``None`` for what is said outside one), ``time_ns`` the wall clock in nanoseconds
+    since the epoch, ``seq`` a number that grows with every event of this process.
+    """
+
+    __slots__ = ("run", "seq", "time_ns")
+
+    signal_name: ClassVar[str] = ""
+    """The name of the hook, which is the name of its signal."""
+    fields: ClassVar[tuple[str, ...]] = ()
+    """The names of the fields beside ``run``, ``time_ns`` and ``seq``."""
+
+    def __init__(self, run: Run | None, time_ns: int, seq: int) -> None:
+        self.run = run
+        self.time_ns = time_ns
+        self.seq = seq
+
+    def __repr__(self) -> str:
+        """Show the fields, each cut to a line's length."""
+        shown = (f"{name}={payload.preview(getattr(self, name), 60)}" for name in ("run", *self.fields))
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+class LLMStart(Event):
+    """A text model is about to be called."""
+
+    __slots__ = ("params", "prompts")
+    signal_name = "llm_start"
+    fields = ("prompts", "params")
+
+    def __init__(self, run: Run | None, time_ns: int, seq: int, prompts: list[str], params: Mapping[str, Any]) -> None:
+        self.run = run
+        self.time_ns = time_ns
+        self.seq = seq
+        self.prompts = prompts
+        self.params = params
+
+
+class ChatModelStart(Event):
+    """A chat model is about to be called; messages are provider-neutral dicts with ``role`` and ``content``."""
+
+    __slots__ = ("messages", "params")
+    signal_name = "chat_model_start"
+    fields = ("messages", "params")
+
+    def __init__(
+        self,
+        run: Run | None,
+        time_ns: int,
+        seq: int,
+        messages: list[dict[str, Any]],
+        params: Mapping[str, Any],
+    ) -> None:
+        self.run = run
+        self.time_ns = time_ns
+        self.seq = seq
+        self.messages = messages
+        self.params = params
+
+
+class LLMNewToken(Event):
+    """A model streamed a piece of its answer; ``index`` is 0-based in its run, ``chunk`` the raw item if it was not text."""
+
+    __slots__ = ("chunk", "index", "token")
+    signal_name = "llm_new_token"
+    fields = ("token", "index", "chunk")
+
+    def __init__(self, run: Run | None, time_ns: int, seq: int, token: str, index: int = 0, chunk: Any = None) -> None:
+        self.run = run
+        self.time_ns = time_ns
+        self.seq = seq
+        self.token = token
+        self.index = index
+        self.chunk = chunk
+
+
+class _Ended(Event):
+    __slots__ = ("output",)
+    fields = ("output",)
+
+    def __init__(self, run: Run | None, time_ns: int, seq: int, output: Any) -> None:
+        self.run = run
+        self.time_ns = time_ns
+        self.seq = seq
+        self.output = output
+
+
+class _Failed(Event):
+    """``output`` is what there was before the failure."""
+
+    __slots__ = ("error", "output")
+    fields = ("error", "output")
+
+    def __init__(self, run: Run | None, time_ns: int, seq: int, error: BaseException, output: Any = None) -> None:
+        self.run = run
+        self.time_ns = time_ns
+        self.seq = seq
+        self.error = error
+        self.output = output
+
+
+class LLMEnd(_Ended):
+    """A model call has ended; a stream's ``output`` is its joined text."""
+
+    __slots__ = ()
+    signal_name = "llm_end"
+    fields = ("output", "usage")
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the call used, which the run knows."""
+        return None if self.run is None else self.run.usage
+
+
+class LLMError(_Failed):
+    """A model call has failed or was cancelled."""
+
+    __slots__ = ()
+    signal_name = "llm_error"
+
+
+class ChainStart(Event):
+    """A chain, an agent, or another step that is no model, tool or retriever begins."""
+
+    __slots__ = ("inputs",)
+    signal_name = "chain_start"
+    fields = ("inputs",)
+
+    def __init__(self, run: Run | None, time_ns: int, seq: int, inputs: Any) -> None:
+        self.run = run
+        self.time_ns = time_ns
+        self.seq = seq
+        self.inputs = inputs
+
+
+class ChainEnd(_Ended):
+    """A chain has ended."""
+
+    __slots__ = ()
+    signal_name = "chain_end"
+
+
+class ChainError(_Failed):
+    """A chain has failed or was cancelled."""
+
+    __slots__ = ()
+    signal_name = "chain_error"
+
+
+class ToolStart(Event):
+    """A tool is about to be called."""
+
+    __slots__ = ("inputs",)
+    signal_name = "tool_start"
+    fields = ("inputs", "input_str")
+
+    def __init__(self, run: Run | None, time_ns: int, seq: int, inputs: Any) -> None:
+        self.run = run
+        self.time_ns = time_ns
+        self.seq = seq
+        self.inputs = inputs
+
+    @property
+    def input_str(self) -> str:
+        """The inputs as text: the only argument when it is a string, else compact JSON, bounded."""
+        inputs = self.inputs
+        if isinstance(inputs, Mapping) and len(inputs) == 1:
+            (only,) = inputs.values()
+            if isinstance(only, str):
+                return only
+        return payload.text_of(inputs)
+
+
+class ToolEnd(_Ended):
+    """A tool has returned."""
+
+    __slots__ = ()
+    signal_name = "tool_end"
+
+
+class ToolError(_Failed):
+    """A tool has failed or was cancelled."""
+
+    __slots__ = ()
+    signal_name = "tool_error"
+
+
+class RetrieverStart(Event):
+    """A retriever is about to be asked."""
+
+    __slots__ = ("query",)
+    signal_name = "retriever_start"
+    fields = ("query",)
+
+    def __init__(self, run: Run | None, time_ns: int, seq: int, query: Any) -> None:
+        self.run = run
+        self.time_ns = time_ns
+        self.seq = seq
+        self.query = query
+
+
+class RetrieverEnd(_Ended):
+    """A retriever has answered; ``documents`` is its output."""
+
+    __slots__ = ()
+    signal_name = "retriever_end"
+    fields = ("documents",)
+
+    @property
+    def documents(self) -> Any:
+        """What was found."""
+        return self.output
+
+
+class RetrieverError(_Failed):
+    """A retriever has failed or was cancelled."""
+
+    __slots__ = ()
+    signal_name = "retriever_error"
+
+
+class AgentAction(Event):
+    """An agent has decided to use a tool; ``log`` is its reasoning as text."""
+
+    __slots__ = ("log", "tool", "tool_input")
+    signal_name = "agent_action"
+    fields = ("tool", "tool_input", "log")
+
+    def __init__(
+        self, run: Run | None, time_ns: int, seq: int, tool: str, tool_input: Any = None, log: str = ""
+    ) -> None:
+        super().__init__(run, time_ns, seq)
+        self.tool = tool
+        self.tool_input = tool_input
+        self.log = log
+
+
+class AgentFinish(Event):
+    """An agent is done."""
+
+    __slots__ = ("log", "return_values")
+    signal_name = "agent_finish"
+    fields = ("return_values", "log")
+
+    def __init__(self, run: Run | None, time_ns: int, seq: int, return_values: Any = None, log: str = "") -> None:
+        super().__init__(run, time_ns, seq)
+        self.return_values = return_values
+        self.log = log
+
+
+class Text(Event):
+    """A free line of text."""
+
+    __slots__ = ("text",)
+    signal_name = "text"
+    fields = ("text",)
+
+    def __init__(self, run: Run | None, time_ns: int, seq: int, text: str) -> None:
+        super().__init__(run, time_ns, seq)
+        self.text = text
+
+
+class Retry(Event):
+    """A call is about to be tried again: ``attempt`` is 1-based, ``wait_s`` in seconds, ``error`` why."""
+
+    __slots__ = ("attempt", "error", "wait_s")
+    signal_name = "retry"
+    fields = ("attempt", "wait_s", "error")
+
+    def __init__(
+        self,
+        run: Run | None,
+        time_ns: int,
+        seq: int,
+        attempt: int,
+        wait_s: float = 0.0,
+        error: BaseException | None = None,
+    ) -> None:
+        super().__init__(run, time_ns, seq)
+        self.attempt = attempt
+        self.wait_s = wait_s
+        self.error = error
+
+
+class CustomEvent(Event):
+    """An event of the app's own."""
+
+    __slots__ = ("data", "name")
+    signal_name = "custom_event"
+    fields = ("name", "data")
+
+    def __init__(self, run: Run | None, time_ns: int, seq: int, name: str, data: Any = None) -> None:
+        super().__init__(run, time_ns, seq)
+        self.name = name
+        self.data = data
+
+
+class SubscriberFailed(Event):
+    """``subscriber`` raised ``error`` while it heard ``hook``. A subscriber that fails on this event is only logged."""
+
+    __slots__ = ("error", "hook", "subscriber")
+    signal_name = "subscriber_failed"
+    fields = ("hook", "subscriber", "error")
+
+    def __init__(
+        self, run: Run | None, time_ns: int, seq: int, hook: str, subscriber: object, error: BaseException
+    ) -> None:
+        super().__init__(run, time_ns, seq)
+        self.hook = hook
+        self.subscriber = subscriber
+        self.error = error
+
+
+EVENTS: dict[str, type[Event]] = {
+    event.signal_name: event
+    for event in (
+        LLMStart,
+        ChatModelStart,
+        LLMNewToken,
+        LLMEnd,
+        LLMError,
+        ChainStart,
+        ChainEnd,
+        ChainError,
+        ToolStart,
+        ToolEnd,
+        ToolError,
+        RetrieverStart,
+        RetrieverEnd,
+        RetrieverError,
+        AgentAction,
+        AgentFinish,
+        Text,
+        Retry,
+        CustomEvent,
+        SubscriberFailed,
+    )
+}
+"""The event class of each hook, in lifecycle order."""

@@ -1,0 +1,453 @@
+"""Many hooks in one object: handlers with ``on_*`` methods, how each method is called, and where they are attached.
+
+The methods have the names and signatures of LangChain's callback protocol (langchain-core 1.8), so that a handler written
+for it reads the same here; what arrives are tracebus's own plain types.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from .dispatch import connect_receiver, queue_behind
+from .errors import MissingExtraError, SubscriberError
+from .events import Event
+from .late import loops
+from .notebooks import site_of_caller
+from .runs import Run
+from .signals import (
+    HOOKS,
+    Hook,
+    Route,
+    agent_action,
+    agent_finish,
+    chain_end,
+    chain_error,
+    chain_start,
+    chat_model_start,
+    close_subscription,
+    custom_event,
+    llm_end,
+    llm_error,
+    llm_new_token,
+    llm_start,
+    retriever_end,
+    retriever_error,
+    retriever_start,
+    retry,
+    text,
+    tool_end,
+    tool_error,
+    tool_start,
+)
+from .subscriptions import Connection, Receiver, Subscription, identity_of, is_async_callable
+
+__all__ = ["AsyncCallbackHandler", "BaseCallbackHandler", "Callback", "attach", "detach", "route_of"]
+
+Callback: TypeAlias = Any
+"""A handler object with ``on_*`` methods, or a callable that hears every hook as ``fn(sender, event=event)``."""
+
+Arguments: TypeAlias = "tuple[tuple[Any, ...], dict[str, Any]]"
+
+
+class BaseCallbackHandler:
+    """Hear the hooks whose methods a subclass overrides; the others cost nothing.
+
+    ``ignore_*`` leaves groups of hooks out and is looked at on every event. ``raise_error`` lets what a method raises reach
+    the app. With ``run_inline = False`` sync methods run in a worker thread while async code waits for them.
+    Every method may be sync or async.
+    """
+
+    raise_error: bool = False
+    run_inline: bool = True
+
+    ignore_llm: bool = False
+    ignore_chat_model: bool = False
+    ignore_chain: bool = False
+    ignore_agent: bool = False
+    ignore_retriever: bool = False
+    ignore_retry: bool = False
+    ignore_custom_event: bool = False
+
+    def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], **kwargs: Any) -> Any:
+        """Hear that a text model is called, or a chat model when ``on_chat_model_start`` is not there."""
+
+    def on_chat_model_start(
+        self, serialized: dict[str, Any], messages: list[list[dict[str, Any]]], **kwargs: Any
+    ) -> Any:
+        """Hear that a chat model is called; raise NotImplementedError to hear ``on_llm_start`` instead."""
+
+    def on_llm_new_token(self, token: str, **kwargs: Any) -> Any:
+        """Hear a piece of a streamed answer."""
+
+    def on_llm_end(self, response: Any, **kwargs: Any) -> Any:
+        """Hear a model's answer; ``usage`` is among the keywords."""
+
+    def on_llm_error(self, error: BaseException, **kwargs: Any) -> Any:
+        """Hear that a model call failed; ``response`` among the keywords is what it had answered."""
+
+    def on_chain_start(self, serialized: dict[str, Any], inputs: Any, **kwargs: Any) -> Any:
+        """Hear that a chain begins."""
+
+    def on_chain_end(self, outputs: Any, **kwargs: Any) -> Any:
+        """Hear what a chain returned."""
+
+    def on_chain_error(self, error: BaseException, **kwargs: Any) -> Any:
+        """Hear that a chain failed."""
+
+    def on_tool_start(self, serialized: dict[str, Any], input_str: str, **kwargs: Any) -> Any:
+        """Hear that a tool is called; ``inputs`` is among the keywords."""
+
+    def on_tool_end(self, output: Any, **kwargs: Any) -> Any:
+        """Hear what a tool returned."""
+
+    def on_tool_error(self, error: BaseException, **kwargs: Any) -> Any:
+        """Hear that a tool failed."""
+
+    def on_retriever_start(self, serialized: dict[str, Any], query: Any, **kwargs: Any) -> Any:
+        """Hear what a retriever is asked."""
+
+    def on_retriever_end(self, documents: Any, **kwargs: Any) -> Any:
+        """Hear what a retriever found."""
+
+    def on_retriever_error(self, error: BaseException, **kwargs: Any) -> Any:
+        """Hear that a retriever failed."""
+
+    def on_agent_action(self, action: Any, **kwargs: Any) -> Any:
+        """Hear an agent's decision: ``action.tool``, ``action.tool_input``, ``action.log``."""
+
+    def on_agent_finish(self, finish: Any, **kwargs: Any) -> Any:
+        """Hear an agent's result: ``finish.return_values``, ``finish.log``."""
+
+    def on_text(self, text: str, **kwargs: Any) -> Any:
+        """Hear a free line of text."""
+
+    def on_retry(self, retry_state: Any, **kwargs: Any) -> Any:
+        """Hear that a call is tried again: ``retry_state.attempt``, ``.wait_s``, ``.error``."""
+
+    def on_custom_event(self, name: str, data: Any, **kwargs: Any) -> Any:
+        """Hear an event of the app's own."""
+
+
+class AsyncCallbackHandler(BaseCallbackHandler):
+    """A handler whose methods are async; those that are not overridden can still be awaited."""
+
+
+async def _nothing(*_: Any, **__: Any) -> None:
+    """Hear nothing."""
+
+
+# -- what each method is called with -----------------------------------------------------------------------------------
+
+
+def _ids(run: Run | None) -> dict[str, Any]:
+    if run is None:
+        return {"run_id": None, "parent_run_id": None, "tags": []}
+    return {"run_id": run.id, "parent_run_id": run.parent_id, "tags": list(run.tags)}
+
+
+def _started(run: Run | None) -> dict[str, Any]:
+    name, metadata = (None, {}) if run is None else (run.name, dict(run.metadata))
+    return {**_ids(run), "metadata": metadata, "name": name}
+
+
+def _serialized(event: Event) -> dict[str, Any]:
+    return {"name": None if event.run is None else event.run.name}
+
+
+def _llm_start(event: Any) -> Arguments:
+    return (_serialized(event), event.prompts), {**_started(event.run), "invocation_params": dict(event.params)}
+
+
+def _chat_model_start(event: Any) -> Arguments:
+    return (_serialized(event), [event.messages]), {**_started(event.run), "invocation_params": dict(event.params)}
+
+
+def _chat_as_llm_start(event: Any) -> Arguments:
+    lines = (f"{message.get('role', 'user')}: {message.get('content')}" for message in event.messages)
+    keywords = {**_started(event.run), "invocation_params": dict(event.params)}
+    return (_serialized(event), ["\n".join(lines)]), keywords
+
+
+def _new_token(event: Any) -> Arguments:
+    return (event.token,), {**_ids(event.run), "chunk": event.chunk}
+
+
+def _llm_end(event: Any) -> Arguments:
+    return (event.output,), {**_ids(event.run), "usage": event.usage}
+
+
+def _llm_error(event: Any) -> Arguments:
+    return (event.error,), {**_ids(event.run), "response": event.output}
+
+
+def _chain_start(event: Any) -> Arguments:
+    kind = None if event.run is None else event.run.kind
+    return (_serialized(event), event.inputs), {**_started(event.run), "run_type": kind}
+
+
+def _output(event: Any) -> Arguments:
+    return (event.output,), _ids(event.run)
+
+
+def _error(event: Any) -> Arguments:
+    return (event.error,), _ids(event.run)
+
+
+def _tool_start(event: Any) -> Arguments:
+    return (_serialized(event), event.input_str), {**_started(event.run), "inputs": event.inputs}
+
+
+def _retriever_start(event: Any) -> Arguments:
+    return (_serialized(event), event.query), _started(event.run)
+
+
+def _documents(event: Any) -> Arguments:
+    return (event.documents,), _ids(event.run)
+
+
+def _event_itself(event: Any) -> Arguments:
+    return (event,), _ids(event.run)
+
+
+def _text(event: Any) -> Arguments:
+    return (event.text,), _ids(event.run)
+
+
+def _custom_event(event: Any) -> Arguments:
+    keywords = _started(event.run)
+    del keywords["parent_run_id"], keywords["name"]
+    return (event.name, event.data), keywords
+
+
+class _Method(NamedTuple):
+    """How one method of a handler hears one hook."""
+
+    name: str
+    hook: Hook[Any]
+    ignored_by: str | None
+    arguments: Callable[[Any], Arguments]
+
+
+_METHODS: Final = (
+    _Method("on_llm_start", llm_start, "ignore_llm", _llm_start),
+    _Method("on_chat_model_start", chat_model_start, "ignore_chat_model", _chat_model_start),
+    _Method("on_llm_new_token", llm_new_token, "ignore_llm", _new_token),
+    _Method("on_llm_end", llm_end, "ignore_llm", _llm_end),
+    _Method("on_llm_error", llm_error, "ignore_llm", _llm_error),
+    _Method("on_chain_start", chain_start, "ignore_chain", _chain_start),
+    _Method("on_chain_end", chain_end, "ignore_chain", _output),
+    _Method("on_chain_error", chain_error, "ignore_chain", _error),
+    _Method("on_tool_start", tool_start, "ignore_agent", _tool_start),
+    _Method("on_tool_end", tool_end, "ignore_agent", _output),
+    _Method("on_tool_error", tool_error, "ignore_agent", _error),
+    _Method("on_retriever_start", retriever_start, "ignore_retriever", _retriever_start),
+    _Method("on_retriever_end", retriever_end, "ignore_retriever", _documents),
+    _Method("on_retriever_error", retriever_error, "ignore_retriever", _error),
+    _Method("on_agent_action", agent_action, "ignore_agent", _event_itself),
+    _Method("on_agent_finish", agent_finish, "ignore_agent", _event_itself),
+    _Method("on_text", text, None, _text),
+    _Method("on_retry", retry, "ignore_retry", _event_itself),
+    _Method("on_custom_event", custom_event, "ignore_custom_event", _custom_event),
+)
+_CHAT_AS_LLM: Final = _Method("on_llm_start", chat_model_start, "ignore_chat_model", _chat_as_llm_start)
+
+for _method in _METHODS:
+    setattr(AsyncCallbackHandler, _method.name, _nothing)
+
+
+# -- binding -----------------------------------------------------------------------------------------------------------
+
+
+def _own_method(handler: object, name: str) -> Callable[..., Any] | None:
+    """Return the handler's method unless it is the base class's, which does nothing."""
+    method = getattr(handler, name, None)
+    if not callable(method):
+        return None
+    defined = getattr(type(handler), name, None)
+    inherited = (getattr(BaseCallbackHandler, name), getattr(AsyncCallbackHandler, name))
+    return None if defined in inherited else method
+
+
+def _receivers(handler: object) -> list[tuple[Hook[Any], Receiver, bool]]:
+    """Return what hears each hook that the handler has a method for, and whether that is async."""
+    found = []
+    for how in _METHODS:
+        method = _own_method(handler, how.name)
+        if how.hook is chat_model_start:
+            as_llm = _own_method(handler, "on_llm_start")
+            if method is None and as_llm is not None:
+                method, how = as_llm, _CHAT_AS_LLM
+            elif method is not None and as_llm is not None:
+                found.append((how.hook, _with_fallback(handler, method, as_llm), is_async_callable(method)))
+                continue
+        if method is not None:
+            found.append((how.hook, _receiver(handler, method, how), is_async_callable(method)))
+    return found
+
+
+def _receiver(handler: object, method: Callable[..., Any], how: _Method) -> Receiver:
+    accepted = _accepted_keywords(method)
+    ignored_by = how.ignored_by if how.ignored_by is not None and hasattr(handler, how.ignored_by) else None
+
+    def hear(sender: Any, /, *, event: Any) -> Any:
+        if ignored_by is not None and getattr(handler, ignored_by):
+            return None
+        positional, keywords = how.arguments(event)
+        if accepted is not None:
+            keywords = {name: value for name, value in keywords.items() if name in accepted}
+        return method(*positional, **keywords)
+
+    return hear
+
+
+def _with_fallback(handler: object, method: Callable[..., Any], as_llm: Callable[..., Any]) -> Receiver:
+    """Hear ``on_llm_start`` when ``on_chat_model_start`` says that it is not implemented, as LangChain's handlers do."""
+    chat = next(how for how in _METHODS if how.hook is chat_model_start)
+    first, second = _receiver(handler, method, chat), _receiver(handler, as_llm, _CHAT_AS_LLM)
+
+    def hear(sender: Any, /, *, event: Any) -> Any:
+        try:
+            return first(sender, event=event)
+        except NotImplementedError:
+            return second(sender, event=event)
+
+    async def hear_async(sender: Any, /, *, event: Any) -> None:
+        try:
+            await (first(sender, event=event) or _nothing())
+        except NotImplementedError:
+            result = second(sender, event=event)
+            if inspect.isawaitable(result):
+                await result
+
+    return hear_async if is_async_callable(method) else hear
+
+
+def _accepted_keywords(method: Callable[..., Any]) -> frozenset[str] | None:
+    """Return the keywords that a method without ``**kwargs`` takes; None when it takes any."""
+    try:
+        parameters = inspect.signature(method).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return frozenset(parameter.name for parameter in parameters)
+
+
+def connections_of(callback: Callback) -> dict[Hook[Any], Connection]:
+    """Return how a handler or a callable hears each hook; raise SubscriberError when it hears none."""
+    if inspect.isclass(callback):
+        raise SubscriberError(f"{callback.__name__} is a class: give an instance, {callback.__name__}()")
+    handler = _adapted(callback)
+    receivers = _receivers(handler)
+    if not receivers and callable(callback):
+        receivers = [(hook, callback, is_async_callable(callback)) for hook in HOOKS.values()]
+    if not receivers:
+        choices = ", ".join(how.name for how in _METHODS)
+        raise SubscriberError(
+            f"{callback!r} has no on_* method of its own and is not callable: define at least one of {choices}"
+        )
+    subscription = Subscription(
+        callback, raise_error=bool(getattr(handler, "raise_error", False)), disconnect=close_subscription
+    )
+    subscription.site = site_of_caller(callback)
+    subscription.connected_loop = loops.current_loop()
+    is_mixed = any(is_async for _, _, is_async in receivers)
+    in_thread = getattr(handler, "run_inline", True) is False
+    return {
+        hook: _connection(subscription, receiver, is_async, is_mixed=is_mixed, in_thread=in_thread)
+        for hook, receiver, is_async in receivers
+    }
+
+
+def _connection(
+    subscription: Subscription, receiver: Receiver, is_async: bool, *, is_mixed: bool, in_thread: bool
+) -> Connection:
+    if is_async:
+        connection = connect_receiver(subscription, receiver)
+        connection.is_plain = False
+        return connection
+    if is_mixed:
+        receiver = queue_behind(subscription, receiver)
+    connection = connect_receiver(subscription, receiver, delivery="thread" if in_thread else None)
+    connection.is_plain = connection.is_plain and not is_mixed
+    return connection
+
+
+def route_of(callbacks: Iterable[Callback]) -> Route | None:
+    """Return the route of some callbacks, each once; None for none."""
+    if isinstance(callbacks, (str, Mapping)) or not isinstance(callbacks, Iterable):
+        raise SubscriberError(f"callbacks={callbacks!r} is no list of handlers: give callbacks=[handler]")
+    by_hook: dict[Hook[Any], tuple[Connection, ...]] = {}
+    for callback in callbacks:
+        for hook, connection in connections_of(callback).items():
+            by_hook[hook] = (*by_hook.get(hook, ()), connection)
+    return Route(by_hook) if by_hook else None
+
+
+_attached: dict[object, Subscription] = {}
+
+
+def attach(handler: Callback) -> Subscription:
+    """Let ``handler`` hear every run of the process; attaching it again changes nothing.
+
+    Raises SubscriberError when it has no ``on_*`` method and is not callable.
+    """
+    key = identity_of(handler)
+    known = _attached.get(key)
+    if known is not None and not known.closed and known.target is handler:
+        return known
+    connections = connections_of(handler)
+    for hook, connection in connections.items():
+        hook.add(connection)
+    subscription = next(iter(connections.values())).subscription
+    _attached[key] = subscription
+    return subscription
+
+
+def detach(handler: Callback) -> None:
+    """Stop ``handler`` from hearing every run. Detaching what is not attached does nothing."""
+    subscription = _attached.pop(identity_of(handler), None)
+    if subscription is not None:
+        subscription.close()
+
+
+# -- handlers of other frameworks --------------------------------------------------------------------------------------
+
+_no_adapter: set[str] = set()
+"""Packages that are known to have none, so that the installed packages are searched once."""
+
+
+def _adapted(handler: object) -> object:
+    """Return ``handler``, or what its framework's adapter makes of it.
+
+    Adapters are entry points of the group ``tracebus.adapters``, named after the framework's package: a callable that takes
+    the handler and returns an object with ``on_*`` methods for tracebus's types.
+    """
+    packages = {base.__module__.partition(".")[0] for base in type(handler).__mro__} - {"builtins", "tracebus"}
+    if not packages - _no_adapter:
+        return handler
+    for package in sorted(packages):
+        entry_point = _entry_points().get(package)
+        if entry_point is not None:
+            return _load(entry_point)(handler)
+    _no_adapter.update(packages)
+    return handler
+
+
+def _entry_points() -> dict[str, Any]:
+    metadata = importlib.import_module("importlib.metadata")  # 20 ms, for foreign handlers only
+    return {point.name: point for point in metadata.entry_points(group="tracebus.adapters")}
+
+
+def _load(entry_point: Any) -> Callable[[object], object]:
+    try:
+        adapter: Callable[[object], object] = entry_point.load()
+    except ImportError as error:
+        raise MissingExtraError(
+            f"the adapter for handlers of {entry_point.name} does not load ({error}): "
+            f'pip install "tracebus[{entry_point.name.partition("_")[0]}]"'
+        ) from error
+    return adapter

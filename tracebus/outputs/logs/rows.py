@@ -1,0 +1,304 @@
+"""What a line on a terminal says of an event, in words. Where they stand and in which colour is in ``layout``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+from ...events import (
+    AgentAction,
+    AgentFinish,
+    ChainEnd,
+    ChainError,
+    ChainStart,
+    ChatModelStart,
+    CustomEvent,
+    Event,
+    LLMEnd,
+    LLMError,
+    LLMNewToken,
+    LLMStart,
+    RetrieverEnd,
+    RetrieverError,
+    RetrieverStart,
+    Retry,
+    SubscriberFailed,
+    Text,
+    ToolEnd,
+    ToolError,
+    ToolStart,
+)
+from ...payload import Capture, Limits, captures_inputs, captures_outputs, encode, printable, sanitize
+from ...redaction import Redactor
+from ...runs import Run, Usage
+from ...subscriptions import name_of
+from .wording import clean_name, failure_of
+
+__all__ = ["ARROW", "Row", "RowOf", "Sign"]
+
+Sign: TypeAlias = Literal["start", "ok", "error", "cancelled", "closed_early", "paused", "note", "token"]
+
+ARROW: Final = "→"
+"""Stands between the tokens that went in and those that came out."""
+LONGEST_PATH: Final = 64
+"""How many runs around one are looked at to find out what belongs together."""
+_TEXT_LIMITS: Final = Limits(characters=320, size=2048)
+"""No terminal shows more in one line."""
+
+
+class Row(NamedTuple):
+    """One event in words, all of them printable and without secrets. What is empty is not there."""
+
+    time_ns: int
+    path: tuple[int, ...]
+    """The span ids of the run and of those around it, innermost first; empty outside of runs."""
+    depth: int
+    sign: Sign
+    name: str
+    duration: str = ""
+    facts: tuple[str, ...] = ()
+    text: str = ""
+    """What is cut when it is too long."""
+    is_quoted: bool = False
+    tail: str = ""
+    """What is kept when the text is cut."""
+    is_model: bool = False
+
+
+Words: TypeAlias = dict[str, Any]
+"""Some fields of a row."""
+
+
+class RowOf:
+    """A processor that makes a row of ``event_dict["event"]``: the last one, it hands the row to the printer."""
+
+    def __init__(self, capture: Capture, redactor: Redactor | None) -> None:
+        self._takes_inputs = captures_inputs(capture)
+        self._takes_outputs = captures_outputs(capture)
+        self._redactor = redactor
+
+    def __call__(self, logger: object, level: str, event_dict: Any) -> tuple[tuple[Row], Words]:
+        """Return the arguments of the printer: the row."""
+        event = event_dict["event"]
+        run = event.run
+        path = () if run is None else _path(run)
+        words: Words = {"sign": "note", "depth": len(path)}
+        if run is not None and type(event) in _OF_A_RUN:
+            words = {
+                "sign": _sign_of_end(run) if type(event) in _ENDS else "start",
+                "depth": len(path) - 1,
+                "name": _name(run.name),
+                "duration": _duration(run.duration_s),
+                "is_model": run.kind in _MODELS,
+            }
+        words |= _WORDS[type(event)](self, event)
+        return (Row(time_ns=event.time_ns, path=path, **words),), {}
+
+    def input(self, value: Any) -> Words:
+        """Return what a row shows of what went in."""
+        return self._content(value) if self._takes_inputs else {}
+
+    def output(self, value: Any) -> Words:
+        """Return what a row shows of what came out."""
+        return self._content(value) if self._takes_outputs else {}
+
+    def _content(self, value: Any) -> Words:
+        # Masked as a whole before anything is taken out of it: a secret is known by the name that it stands under.
+        clean = sanitize(value, self._redactor, _TEXT_LIMITS)
+        if isinstance(clean, dict) and len(clean) == 1:
+            (clean,) = clean.values()
+        if clean is None:
+            return {}
+        if isinstance(clean, str):
+            return {"text": printable(clean), "is_quoted": True}
+        if isinstance(clean, dict):
+            text = " ".join(f"{name}={encode(item).decode()}" for name, item in clean.items())
+        else:
+            text = encode(clean).decode()
+        return {"text": printable(text)}
+
+    def error(self, error: BaseException | None, before: str = "") -> Words:
+        """Return what a row shows of an error, behind what it says ``before``."""
+        if error is None:
+            return {"text": before}
+        failure = failure_of(error, self._redactor)
+        text = ": ".join(filter(None, (before, failure.type, failure.message)))
+        return {"text": printable(text), "tail": printable(failure.where or "")}
+
+
+def _path(run: Run) -> tuple[int, ...]:
+    path: list[int] = []
+    step: Run | None = run
+    while step is not None and len(path) < LONGEST_PATH:
+        path.append(step.span_id)
+        step = step.parent
+    return tuple(path)
+
+
+_SIGNS_OF_ENDS: Final[dict[str, Sign]] = {
+    "ok": "ok",
+    "cancelled": "cancelled",
+    "closed_early": "closed_early",
+    "paused": "paused",
+}
+
+
+def _sign_of_end(run: Run) -> Sign:
+    return _SIGNS_OF_ENDS.get(run.status, "error")
+
+
+# -- figures -----------------------------------------------------------------------------------------------------------
+
+
+def _name(name: object) -> str:
+    return printable(clean_name(name))
+
+
+def _duration(seconds: float | None) -> str:
+    """Say a duration as people do: ``412 ms``, ``1.41 s``, ``3 min``."""
+    if seconds is None:
+        return ""
+    if seconds < 0.0005:
+        return "<1 ms"
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 9.995:
+        return f"{seconds:.2f} s"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    if seconds < 59.95 * 60:
+        return f"{seconds / 60:.1f} min".replace(".0 ", " ")
+    return f"{seconds / 3600:.1f} h".replace(".0 ", " ")
+
+
+def _number(number: object) -> str:
+    """Write a whole number in groups of three digits; anything else, which somebody put in its place, as text."""
+    return f"{number:,}".replace(",", " ") if isinstance(number, int) else _name(number)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"1 {thing}" if number == 1 else f"{_number(number) if number else 'no'} {thing}s"
+
+
+def _known(*facts: str) -> tuple[str, ...]:
+    return tuple(filter(None, facts))
+
+
+def _facts(run: Run | None) -> tuple[str, ...]:
+    """Return what is known of how a run went."""
+    if run is None:
+        return ()
+    ended = {"closed_early": "closed early", "cancelled": "cancelled", "paused": "paused"}.get(run.status, "")
+    first_token = "" if run.first_token_s is None else f"first token {_duration(run.first_token_s)}"
+    return _known(ended, first_token, _tokens(run.usage))
+
+
+def _tokens(usage: object) -> str:
+    if not isinstance(usage, Usage):
+        return ""
+    if usage.input_tokens is not None and usage.output_tokens is not None:
+        return f"{_number(usage.input_tokens)} {ARROW} {_number(usage.output_tokens)} tokens"
+    known = (usage.total_tokens, usage.output_tokens, usage.input_tokens)
+    return next((f"{_number(count)} tokens" for count in known if count is not None), "")
+
+
+def _characters(asked: Any) -> int:
+    """Return how many characters of text are in a prompt, or in a message and its parts."""
+    content = _content_of(asked)
+    if isinstance(content, str):
+        return str.__len__(content)
+    parts = content if isinstance(content, list) else []
+    texts = (part.get("text") if isinstance(part, dict) else part for part in parts)
+    return sum(str.__len__(text) for text in texts if isinstance(text, str))
+
+
+def _content_of(asked: Any) -> Any:
+    return asked.get("content") if isinstance(asked, dict) else asked
+
+
+# -- what each event says ----------------------------------------------------------------------------------------------
+
+
+def _words_of_model(row: RowOf, event: LLMStart | ChatModelStart) -> Words:
+    asked: list[Any] = event.prompts if isinstance(event, LLMStart) else event.messages
+    thing = "prompt" if isinstance(event, LLMStart) else "message"
+    characters = sum(map(_characters, asked))
+    model = (event.run and event.run.model) or event.params.get("model")
+    counts = (_count(number, of) for number, of in ((len(asked), thing), (characters, "char")) if number)
+    facts = _known(_name(model) if model else "", *counts)
+    is_root = event.run is not None and event.run.parent is None  # else a row above says what it is about
+    return {"facts": facts, **(row.input(_content_of(asked[-1])) if is_root and asked else {})}
+
+
+def _words_of_inputs(row: RowOf, event: ChainStart | ToolStart) -> Words:
+    return row.input(event.inputs)
+
+
+def _words_of_query(row: RowOf, event: RetrieverStart) -> Words:
+    return row.input(event.query)
+
+
+def _words_of_output(row: RowOf, event: LLMEnd | ChainEnd | ToolEnd) -> Words:
+    return {"facts": _facts(event.run), **row.output(event.output)}
+
+
+def _words_of_documents(row: RowOf, event: RetrieverEnd) -> Words:
+    documents = event.documents
+    if isinstance(documents, (list, tuple)):
+        return {"facts": (*_facts(event.run), _count(len(documents), "document"))}
+    return {"facts": _facts(event.run), **row.output(documents)}
+
+
+def _words_of_failure(row: RowOf, event: ChainError) -> Words:
+    is_cancelled = event.run is not None and event.run.status == "cancelled"
+    return {"facts": _facts(event.run), **(row.output(event.output) if is_cancelled else row.error(event.error))}
+
+
+def _words_of_token(row: RowOf, event: LLMNewToken) -> Words:
+    return {"sign": "token", "name": "token", **row.output(event.token)}
+
+
+def _words_of_action(row: RowOf, event: AgentAction) -> Words:
+    return {"name": "action", "facts": (_name(event.tool),), **row.output(event.tool_input)}
+
+
+def _words_of_finish(row: RowOf, event: AgentFinish) -> Words:
+    return {"name": "finish", **row.output(event.return_values)}
+
+
+def _words_of_text(row: RowOf, event: Text) -> Words:
+    return {"name": "text", **row.output(event.text)}
+
+
+def _words_of_retry(row: RowOf, event: Retry) -> Words:
+    wait = f" in {_duration(event.wait_s)}" if isinstance(event.wait_s, (int, float)) and event.wait_s > 0 else ""
+    return {"name": "retry", "facts": (f"attempt {_number(event.attempt)}{wait}",), **row.error(event.error)}
+
+
+def _words_of_custom(row: RowOf, event: CustomEvent) -> Words:
+    return {"name": _name(event.name), **row.output(event.data)}
+
+
+def _words_of_subscriber(row: RowOf, event: SubscriberFailed) -> Words:
+    who = f"{name_of(event.subscriber)} on {event.hook}"
+    return {"sign": "error", "name": "subscriber", **row.error(event.error, who)}
+
+
+_ENDS: Final = frozenset((LLMEnd, LLMError, ChainEnd, ChainError, ToolEnd, ToolError, RetrieverEnd, RetrieverError))
+_OF_A_RUN: Final = _ENDS | {LLMStart, ChatModelStart, ChainStart, ToolStart, RetrieverStart}
+_MODELS: Final = frozenset({"llm", "chat_model"})
+_WORDS: Final[dict[type[Event], Callable[[RowOf, Any], Words]]] = {
+    **dict.fromkeys((LLMStart, ChatModelStart), _words_of_model),
+    LLMNewToken: _words_of_token,
+    **dict.fromkeys((LLMEnd, ChainEnd, ToolEnd), _words_of_output),
+    **dict.fromkeys((ChainStart, ToolStart), _words_of_inputs),
+    RetrieverStart: _words_of_query,
+    RetrieverEnd: _words_of_documents,
+    **dict.fromkeys((LLMError, ChainError, ToolError, RetrieverError), _words_of_failure),
+    AgentAction: _words_of_action,
+    AgentFinish: _words_of_finish,
+    Text: _words_of_text,
+    Retry: _words_of_retry,
+    CustomEvent: _words_of_custom,
+    SubscriberFailed: _words_of_subscriber,
+}

@@ -1,0 +1,394 @@
+"""Who is speaking: runs, the scope that they inherit, and the one context variable that says which is current.
+
+How a run starts and ends is in ``tracing``; what is said about it is in ``events``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, get_args
+
+from .errors import ArgumentError
+from .late import random, uuid
+
+if TYPE_CHECKING:
+    from .lanes import Lane
+    from .signals import Route
+    from .tracing import Source
+
+__all__ = ["KINDS", "Kind", "RemoteParent", "Run", "Scope", "Status", "Usage", "current_run"]
+
+Kind: TypeAlias = Literal[
+    "chain",
+    "llm",
+    "chat_model",
+    "tool",
+    "retriever",
+    "agent",
+    "workflow",
+    "embedding",
+    "reranker",
+    "guardrail",
+    "evaluator",
+]
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+
+Status: TypeAlias = Literal["open", "ok", "closed_early", "error", "cancelled", "paused", "aborted", "lost"]
+
+
+class Usage:
+    """Count the tokens of a model call; ``None`` is "the provider did not say".
+
+    ``cached_tokens`` are a part of the input tokens, ``reasoning_tokens`` a part of the output tokens. The total is
+    the sum of input and output unless it is given.
+    """
+
+    __slots__ = ("cached_tokens", "input_tokens", "output_tokens", "reasoning_tokens", "total_tokens")
+
+    def __init__(
+        self,
+        input_tokens: int | None = None,
+        output_tokens: int | None = None,
+        total_tokens: int | None = None,
+        *,
+        cached_tokens: int | None = None,
+        reasoning_tokens: int | None = None,
+    ) -> None:
+        if total_tokens is None and input_tokens is not None and output_tokens is not None:
+            total_tokens = input_tokens + output_tokens
+        self.input_tokens = input_tokens
+        self.output_tokens = output_tokens
+        self.total_tokens = total_tokens
+        self.cached_tokens = cached_tokens
+        self.reasoning_tokens = reasoning_tokens
+
+    def as_dict(self) -> dict[str, int]:
+        """Return what is known, by name."""
+        names = ("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    def __eq__(self, other: object) -> bool:
+        """Compare by value."""
+        return self.as_dict() == other.as_dict() if isinstance(other, Usage) else NotImplemented
+
+    def __hash__(self) -> int:
+        """Hash by value."""
+        return hash(tuple(self.as_dict().items()))
+
+    def __repr__(self) -> str:
+        """Show what is known."""
+        return f"Usage({', '.join(f'{name}={value}' for name, value in self.as_dict().items())})"
+
+
+class RemoteParent(NamedTuple):
+    """Name a parent in another process by its trace and its span.
+
+    ``trace_id`` holds the 128 bits of the trace, ``span_id`` the 64 bits of the parent's span; ``sampled`` and
+    ``tracestate`` travel on as they came (W3C Trace Context, level 1).
+    """
+
+    trace_id: uuid.UUID
+    span_id: int
+    sampled: bool = True
+    tracestate: str = ""
+
+
+class Scope:
+    """Hold what every run started inside inherits. Immutable: a nested scope is a new one."""
+
+    __slots__ = ("metadata", "outside", "owner", "remote", "route", "run", "session_id", "tags", "user_id")
+
+    def __init__(
+        self,
+        run: Run | None = None,
+        *,
+        route: Route | None = None,
+        tags: tuple[str, ...] = (),
+        metadata: Mapping[str, Any] | None = None,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        remote: RemoteParent | None = None,
+        owner: object = None,
+        outside: Run | Scope | None = None,
+    ) -> None:
+        self.run = run
+        self.route = route
+        self.tags = tags
+        self.metadata = metadata
+        self.session_id = session_id
+        self.user_id = user_id
+        self.remote = remote
+        self.owner = owner
+        self.outside = outside
+
+
+ROOT_SCOPE: Final = Scope()
+
+
+class _FromSource:
+    """An attribute that a run shares with its source until it is set on the run itself."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, run: Run | None, owner: type) -> Any:
+        return self if run is None else getattr(run._source, self._name)
+
+
+class Run:
+    """One call of a chain, model, tool or retriever.
+
+    Set ``output``, ``usage``, ``model``, ``metadata`` and ``tags`` freely while it is open; the rest is the tracer's.
+
+    A run is made on every traced call, and most of what it can tell is never asked: so what is the same for all runs of a
+    callable stays there, defaults are class attributes, and ids and durations are worked out when they are read.
+    """
+
+    name: str = _FromSource()  # type: ignore[assignment]
+    """The traced function's qualified name after its last ``<locals>.``, or the name given."""
+    kind: Kind = _FromSource()  # type: ignore[assignment]
+    sender: Any = _FromSource()
+    """The traced callable, or the name of a ``trace()`` block or integration: what receivers get as sender."""
+    tags: tuple[str, ...] = _FromSource()  # type: ignore[assignment]
+    """The tags of the scopes and of the callable."""
+    parent: Run | None = None
+    """The run in which this one was started, ``None`` at a root."""
+    inputs: Any = None
+    """What the call was given, by parameter name."""
+    output: Any = None
+    """What the call returned, or what its stream yielded so far."""
+    error: BaseException | None = None
+    usage: Usage | None = None
+    model: str | None = None
+    status: Status = "open"
+    start_ns: int
+    """When it started, in nanoseconds since the epoch (wall clock)."""
+
+    _source: Source
+    _scope: Scope = ROOT_SCOPE
+    _route: Route | None = None
+    _started: int  # this and the next two: monotonic clock, nanoseconds
+    _ended: int | None = None
+    _first_token: int | None = None
+    _entropy: int  # 62 random bits, drawn at the start so that a fork cannot draw them twice
+    _id: int | None = None
+    _trace: int | None = None
+    _metadata: dict[str, Any] | None = None
+    _token_count: int = 0
+    _text: list[str] | None = None
+    _wants_output: bool = True
+    _said: Run | None = None
+    _queued_on: set[Lane] | None = None
+
+    @property
+    def end_ns(self) -> int | None:
+        """When it ended, in nanoseconds since the epoch: its start and its duration, so never before its start."""
+        return None if self._ended is None else self.start_ns + self._ended - self._started
+
+    @property
+    def duration_s(self) -> float | None:
+        """How long it took, in seconds, by the monotonic clock."""
+        return None if self._ended is None else (self._ended - self._started) / 1e9
+
+    @property
+    def first_token_s(self) -> float | None:
+        """Seconds from the start to the first token."""
+        return None if self._first_token is None else (self._first_token - self._started) / 1e9
+
+    @property
+    def id(self) -> uuid.UUID:
+        """The run's UUID, version 7 (RFC 9562); its low 64 bits are the OpenTelemetry span id."""
+        return uuid.UUID(int=self._number())
+
+    @property
+    def span_id(self) -> int:
+        """The low 64 bits of the id, as OpenTelemetry knows the run."""
+        return self._number() & 0xFFFF_FFFF_FFFF_FFFF
+
+    @property
+    def trace_id(self) -> uuid.UUID:
+        """The root run's id, or the trace that came from outside (any 128 bits)."""
+        return uuid.UUID(int=self._trace_number())
+
+    @property
+    def parent_id(self) -> uuid.UUID | None:
+        """The parent run's id, ``None`` at a root."""
+        return None if self.parent is None else self.parent.id
+
+    @property
+    def remote_parent(self) -> RemoteParent | None:
+        """The parent in another system, for a root that continues a trace from there."""
+        return self._scope.remote if self.parent is None else None
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What is known beside: the scopes' metadata and the run's own. Free to change."""
+        if self._metadata is None:
+            self._metadata = dict(self._scope.metadata or ())
+        return self._metadata
+
+    @property
+    def session_id(self) -> str | None:
+        """The conversation that the run belongs to."""
+        return self._scope.session_id
+
+    @property
+    def user_id(self) -> str | None:
+        """The user on whose behalf the run is made."""
+        return self._scope.user_id
+
+    def _number(self) -> int:
+        if self._id is None:
+            self._id = _uuid7(self.start_ns, self._entropy)
+        return self._id
+
+    def _root(self) -> Run:
+        run = self
+        while run.parent is not None:
+            run = run.parent
+        return run
+
+    def _trace_number(self) -> int:
+        if self._trace is None:
+            root = self._root()
+            remote = root._scope.remote
+            self._trace = root._number() if remote is None else remote.trace_id.int
+        return self._trace
+
+    def __repr__(self) -> str:
+        """Show what identifies the run."""
+        return f"<Run {self.name!r} {self.kind} {self.status} #{self.id.hex[-12:]}>"
+
+
+def _uuid7(time_ns: int, entropy: int) -> int:
+    """Lay out 48 bits of milliseconds, 12 bits of their fraction and 62 random bits (RFC 9562, section 6.2, method 3)."""
+    milliseconds, rest = divmod(time_ns, 1_000_000)
+    fraction = (rest << 12) // 1_000_000
+    return (milliseconds & 0xFFFF_FFFF_FFFF) << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | entropy
+
+
+class Instruments(NamedTuple):
+    """Where times and ids come from; tests replace it through ``tracebus.testing``."""
+
+    wall_ns: Callable[[], int]
+    monotonic_ns: Callable[[], int]
+    entropy: Callable[[int], int]
+
+
+def _system_instruments() -> Instruments:
+    # A generator of our own: drawing from the module-level one would shift the numbers of a user who seeded it,
+    # and two processes seeded alike would draw the same ids.
+    return Instruments(time.time_ns, time.perf_counter_ns, _first_entropy)
+
+
+def _first_entropy(bits: int) -> int:
+    global entropy
+    entropy = random.Random().getrandbits
+    return entropy(bits)
+
+
+wall_ns, monotonic_ns, entropy = _system_instruments()
+
+
+next_seq: Final = itertools.count(1).__next__
+"""Numbers the events of this process; one atomic step, so that threads never draw the same."""
+
+
+def wall_now() -> int:
+    """Return the wall clock in nanoseconds since the epoch, from the instruments in use."""
+    return wall_ns()
+
+
+def use_instruments(instruments: Instruments) -> Instruments:
+    """Take times and ids from ``instruments`` from now on; return what was used before."""
+    global wall_ns, monotonic_ns, entropy
+    before = Instruments(wall_ns, monotonic_ns, entropy)
+    wall_ns, monotonic_ns, entropy = instruments
+    return before
+
+
+def reseed() -> None:
+    """Draw ids from a fresh generator: what a forked child must do before its first run."""
+    use_instruments(_system_instruments())
+
+
+_current: ContextVar[Run | Scope | None] = ContextVar("tracebus", default=None)
+get_current: Final = _current.get
+set_current: Final = _current.set
+
+
+def current_run() -> Run | None:
+    """Return the innermost open run of this context, or ``None`` outside one."""
+    current = get_current()
+    return current.run if isinstance(current, Scope) else current
+
+
+def current_scope() -> Scope:
+    """Return what a run started here would inherit."""
+    current = get_current()
+    if current is None:
+        return ROOT_SCOPE
+    return current if isinstance(current, Scope) else current._scope
+
+
+def leave(run: Run, outside: Run | Scope | None) -> None:
+    """Make ``outside`` current again, unless this context was never ours.
+
+    A coroutine or generator can be finished in a context that did not start it (the collector, another task): what
+    is current there is none of our business.
+    """
+    current = get_current()
+    if current is run or _is_inside(current, run):
+        set_current(outside)
+
+
+def _is_inside(current: Run | Scope | None, run: Run) -> bool:
+    while current is not None and current is not run:
+        current = current.run if isinstance(current, Scope) else current.parent
+    return current is run
+
+
+@contextmanager
+def current_set_to(value: Run | Scope | None) -> Iterator[None]:
+    """Make ``value`` current for a block that cannot be left in another context."""
+    before = get_current()
+    set_current(value)
+    try:
+        yield
+    finally:
+        set_current(before)
+
+
+def check_kind(kind: str) -> Kind:
+    """Return ``kind`` when it is one; raise ArgumentError naming the choices."""
+    if kind not in KINDS:
+        raise ArgumentError(f"unknown kind {kind!r}: choose one of {', '.join(KINDS)}")
+    return kind
+
+
+open_runs: set[Run] = set()
+"""Every run that has started and not ended. Adding and removing are single atomic operations."""
+
+
+def claim_end(run: Run) -> bool:
+    """Return True to exactly one caller: the one that may say how the run ended."""
+    try:
+        open_runs.remove(run)
+    except KeyError:
+        return False
+    return True
+
+
+def _forget_after_fork() -> None:
+    # The parent's runs end in the parent; a child that ended them too would say it twice.
+    open_runs.clear()
+    reseed()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_forget_after_fork)

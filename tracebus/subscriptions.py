@@ -1,0 +1,275 @@
+"""Who hears: a subscription, what it has heard, and how it is called on each hook. How events reach it is in ``dispatch``."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import threading
+import time
+import types
+import weakref
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Self, TypeAlias, get_args
+
+from .errors import ArgumentError, SubscriberError
+from .late import logging
+
+if TYPE_CHECKING:
+    from .events import Event
+    from .lanes import Lane
+    from .loops import Loop
+    from .notebooks import CellSite
+
+__all__ = ["Delivery", "Overflow", "QueueLimits", "Receiver", "SubscriberStats", "Subscription", "name_of"]
+
+Delivery: TypeAlias = Literal["inline", "thread", "await", "background"]
+Overflow: TypeAlias = Literal["drop_oldest", "drop_newest", "block"]
+
+LOG_EVERY_S: Final = 60.0
+"""How often failures of one type are logged for one subscription, in seconds."""
+
+
+class Receiver(Protocol):
+    """What is called on an event, the blinker way."""
+
+    def __call__(self, sender: Any, /, *, event: Any) -> Any:
+        """Hear ``event`` from ``sender``."""
+
+
+class QueueLimits(NamedTuple):
+    """How many events may wait for one subscriber, and what gives way when there are more."""
+
+    size: int = 10_000
+    overflow: Overflow = "drop_oldest"
+
+    def checked(self) -> QueueLimits:
+        """Return the limits; raise ArgumentError naming the choices when they make no sense."""
+        if not isinstance(self.size, int) or self.size < 1:
+            raise ArgumentError(f"queue_size must be a whole number of events, at least 1, not {self.size!r}")
+        if self.overflow not in get_args(Overflow):
+            choices = ", ".join(get_args(Overflow))
+            raise ArgumentError(f"unknown overflow policy {self.overflow!r}: choose one of {choices}")
+        return self
+
+
+class SubscriberStats(NamedTuple):
+    """What became of the events that matched one subscription, in events."""
+
+    name: str
+    delivery: str
+    matched: int
+    delivered: int
+    failed: int
+    dropped: dict[str, int]
+    pending: int
+
+
+class Tally:
+    """Count without a lock: advancing an ``itertools.count`` is one atomic step, ``+=`` is three."""
+
+    __slots__ = ("_lock", "_reads", "_steps", "add")
+
+    def __init__(self) -> None:
+        self._steps = itertools.count()
+        self._reads = 0
+        self._lock = threading.RLock()
+        self.add: Callable[[], int] = self._steps.__next__
+
+    @property
+    def value(self) -> int:
+        """How often ``add`` was called. Reading is a step too, so the reads are subtracted."""
+        with self._lock:
+            seen = next(self._steps) - self._reads
+            self._reads += 1
+            return seen
+
+
+class Connection:
+    """One subscription on one hook: how it is called.
+
+    ``call`` is for async emitters, ``post`` for sync ones; both take ``(sender, event=event)``. They return None when
+    the event was heard, QUEUED when it will be, or an awaitable. Decided once here, so that an emission only calls.
+    """
+
+    __slots__ = (
+        "call",
+        "callers",
+        "delivered",
+        "is_async",
+        "is_plain",
+        "key",
+        "post",
+        "receiver",
+        "sender",
+        "sender_key",
+        "subscription",
+    )
+
+    def __init__(
+        self, subscription: Subscription, receiver: Receiver, sender: object = None, sender_key: object = None
+    ) -> None:
+        self.subscription = subscription
+        self.key = subscription.key
+        self.receiver = receiver
+        self.delivered = subscription.delivered.add
+        self.callers = subscription.callers
+        self.sender = sender  # kept, so that its id, which is the key, stays its own
+        self.sender_key = sender_key
+        self.is_async = is_async_callable(receiver)
+        self.is_plain = not self.is_async
+        self.call: Callable[..., Any] = receiver
+        self.post: Callable[..., Any] = receiver
+
+
+QUEUED: Final = object()
+"""What a connection returns when the event waits in a queue."""
+
+
+class Subscription:
+    """One subscriber on the bus: a callable on some hooks, or a handler object. Close it to stop hearing.
+
+    Also a context manager that closes itself at the end of the block.
+    """
+
+    def __init__(
+        self,
+        target: object,
+        *,
+        delivery: Delivery | None = None,
+        raise_error: bool = False,
+        limits: QueueLimits | None = None,
+        key: object = None,
+        disconnect: Callable[[Subscription], None] | None = None,
+    ) -> None:
+        if delivery is not None and delivery not in get_args(Delivery):
+            choices = ", ".join(get_args(Delivery))
+            raise ArgumentError(f"unknown delivery {delivery!r} for {name_of(target)}: choose one of {choices}")
+        self.target = target
+        self.key = identity_of(target) if key is None else key
+        self.name = name_of(target)
+        self.delivery = delivery
+        self.raise_error = raise_error
+        self.limits = (limits or QueueLimits()).checked()
+        self.delivered = Tally()
+        self.failed = Tally()
+        self.dropped: dict[str, Tally] = {}
+        self.lane: Lane | None = None
+        self.callers: dict[int, list[Any] | None] = {}
+        self.connected_loop: Loop | None = None
+        self.site: CellSite | None = None
+        self._disconnect = disconnect
+        self._logged: dict[type[BaseException], float] = {}
+        _known.add(self)
+
+    @property
+    def stats(self) -> SubscriberStats:
+        """Say what became of the events so far: ``matched == delivered + failed + dropped + pending``."""
+        delivered, failed = self.delivered.value, self.failed.value
+        dropped = {reason: tally.value for reason, tally in list(self.dropped.items())}
+        pending = 0 if self.lane is None else self.lane.pending
+        matched = delivered + failed + sum(dropped.values()) + pending
+        delivery = self.delivery or "default"
+        return SubscriberStats(self.name, delivery, matched, delivered, failed, dropped, pending)
+
+    def drop(self, reason: str) -> None:
+        """Count an event that will not be delivered."""
+        self.dropped.setdefault(reason, Tally()).add()
+
+    def fail(self, event: Event, error: BaseException) -> None:
+        """Count, log and announce that the subscriber raised ``error`` on ``event``."""
+        self.failed.add()
+        self._log(event, error)
+        announce_failure(self, event, error)
+
+    def _log(self, event: Event, error: BaseException) -> None:
+        now = time.monotonic()
+        if now - self._logged.get(type(error), -LOG_EVERY_S) < LOG_EVERY_S:
+            return
+        self._logged[type(error)] = now
+        logging.getLogger("tracebus").error(
+            "subscriber %s failed on %s and stays subscribed: %r (the same again is counted, and logged once a minute)",
+            self.name,
+            event.signal_name,
+            error,
+            exc_info=error,
+        )
+
+    def close(self) -> None:
+        """Stop hearing. What is queued is still delivered. Closing twice is fine."""
+        disconnect, self._disconnect = self._disconnect, None
+        if disconnect is not None:
+            disconnect(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the subscription has ended."""
+        return self._disconnect is None
+
+    def __enter__(self) -> Self:
+        """Return the subscription."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the subscription."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Show who hears and what became of it."""
+        stats = self.stats
+        return (
+            f"<Subscription {self.name}: {stats.matched} matched, {stats.delivered} delivered, {stats.failed} failed, "
+            f"{sum(stats.dropped.values())} dropped, {stats.pending} pending>"
+        )
+
+
+_known: weakref.WeakSet[Subscription] = weakref.WeakSet()
+
+
+def known_subscriptions() -> list[Subscription]:
+    """Return every subscription that somebody still holds."""
+    return list(_known)
+
+
+announce_failure: Callable[[Subscription, Event, BaseException], None] = lambda *_: None  # noqa: E731
+"""Says a failure on the bus; ``signals`` puts the real one here, because signals know subscriptions."""
+
+
+def announce_failures_with(announce: Callable[[Subscription, Event, BaseException], None]) -> None:
+    """Say failures through ``announce`` from now on."""
+    global announce_failure
+    announce_failure = announce
+
+
+def identity_of(target: object) -> object:
+    """Return what is equal for two references to one subscriber: a bound method is made anew at each access."""
+    if isinstance(target, types.MethodType):
+        return id(target.__self__), id(target.__func__)
+    return id(target)
+
+
+def name_of(target: object) -> str:
+    """Name a callable or an object as its author would: ``module.function``, ``module.Class``."""
+    while isinstance(target, functools.partial):
+        target = target.func
+    named = target if hasattr(target, "__qualname__") else type(target)
+    return f"{getattr(named, '__module__', None) or '?'}.{getattr(named, '__qualname__', repr(named))}"
+
+
+def is_async_callable(target: Any) -> bool:
+    """Tell whether calling ``target`` gives a coroutine, looking through partials and at ``__call__``."""
+    while isinstance(target, functools.partial):
+        target = target.func
+    if inspect.iscoroutinefunction(target):
+        return True
+    return not inspect.isroutine(target) and inspect.iscoroutinefunction(getattr(target, "__call__", None))  # noqa: B004
+
+
+def check_callable(target: object) -> None:
+    """Raise SubscriberError unless ``target`` can be subscribed."""
+    if not callable(target):
+        remedy = "subscribe a function called as fn(sender, event=event), or attach() a handler with on_* methods"
+        raise SubscriberError(f"{target!r} is not callable: {remedy}")

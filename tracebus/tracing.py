@@ -1,0 +1,551 @@
+"""A run's life: how it opens, what is said about it, and how it ends. ``trace()``, ``scope()`` and ``emit()`` are here;
+functions are traced in ``decorator``, streams stepped in ``streams``.
+
+Everything is said through a *colour*: the way to deliver from sync or from async code. The functions that take one are
+shared by both; what they return is None, or in async code what is left to await.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from types import MappingProxyType, TracebackType
+from typing import Any, Final, TypeAlias
+
+from . import runs
+from .dispatch import (
+    Plan,
+    Rest,
+    call_plain,
+    deliver,
+    deliver_async,
+    deliver_shielded,
+    post_rest,
+    step_rest,
+    wait_for_queued,
+)
+from .errors import ArgumentError
+from .events import (
+    ChatModelStart,
+    Event,
+    LLMNewToken,
+    LLMStart,
+    RetrieverStart,
+)
+from .handlers import Callback, route_of
+from .late import payload
+from .runs import (
+    ROOT_SCOPE,
+    Kind,
+    Run,
+    Scope,
+    Status,
+    check_kind,
+    claim_end,
+    get_current,
+    leave,
+    next_seq,
+    open_runs,
+    set_current,
+    wall_now,
+)
+from .signals import (
+    HOOKS,
+    Hook,
+    agent_action,
+    agent_finish,
+    bus,
+    chain_end,
+    chain_error,
+    chain_start,
+    chat_model_start,
+    custom_event,
+    llm_end,
+    llm_error,
+    llm_new_token,
+    llm_start,
+    retriever_end,
+    retriever_error,
+    retriever_start,
+    retry,
+    text,
+    tool_end,
+    tool_error,
+    tool_start,
+)
+
+__all__ = ["aemit", "emit", "trace"]
+
+Deliver: TypeAlias = Callable[[Plan, object, Event], Awaitable[None] | None]
+Pending: TypeAlias = Awaitable[None] | None
+FinishDelivery: TypeAlias = "Callable[[tuple[Connection, ...], object, Event, Rest | None], Pending]"
+
+
+class Colour:
+    """How events are delivered from sync or from async code, normally and from a task that is being cancelled."""
+
+    __slots__ = ("last_words", "rest", "say")
+
+    def __init__(self, rest: FinishDelivery, say: Deliver, last_words: Deliver) -> None:
+        self.rest = rest
+        self.say = say
+        self.last_words = last_words
+
+
+SYNC: Final = Colour(post_rest, deliver, deliver)
+ASYNC: Final = Colour(step_rest, deliver_async, deliver_shielded)
+
+
+class Family:
+    """The hooks through which runs of some kinds speak, and the events said there.
+
+    ``start_event`` is a class with ``inputs``, or None where ``started`` makes the event from them.
+    """
+
+    __slots__ = ("end", "end_event", "error", "failed", "start", "start_event", "started")
+
+    def __init__(
+        self,
+        start: Hook[Any],
+        end: Hook[Any],
+        error: Hook[Any],
+        started: Callable[[Run, Any], Event] | None = None,
+    ) -> None:
+        self.start = start
+        self.end = end
+        self.error = error
+        self.started = started
+        self.start_event = start.event_class if started is None else None
+        self.end_event = end.event_class
+        self.failed = error.event_class
+
+
+def _llm_started(run: Run, inputs: Any) -> Event:
+    prompt, params = _main_input(inputs, ("prompts", "prompt"))
+    prompts = [prompt] if isinstance(prompt, str) else _prompts(prompt)
+    return LLMStart(run, run.start_ns, next_seq(), prompts, params)
+
+
+def _chat_model_started(run: Run, inputs: Any) -> Event:
+    messages, params = _main_input(inputs, ("messages",))
+    return ChatModelStart(run, run.start_ns, next_seq(), _messages(messages), params)
+
+
+def _retriever_started(run: Run, inputs: Any) -> Event:
+    return RetrieverStart(run, run.start_ns, next_seq(), _main_input(inputs, ("query",))[0])
+
+
+_CHAIN: Final = Family(chain_start, chain_end, chain_error)
+_FAMILIES: Final[dict[str, Family]] = {
+    "llm": Family(llm_start, llm_end, llm_error, _llm_started),
+    "chat_model": Family(chat_model_start, llm_end, llm_error, _chat_model_started),
+    "tool": Family(tool_start, tool_end, tool_error),
+    "retriever": Family(retriever_start, retriever_end, retriever_error, _retriever_started),
+}
+
+
+def family_of(kind: str) -> Family:
+    """Return the hooks through which runs of ``kind`` speak."""
+    return _FAMILIES.get(kind, _CHAIN)
+
+
+MODEL_KINDS: Final = frozenset({"llm", "chat_model"})
+
+
+_NO_PARAMS: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+def _main_input(inputs: Any, names: tuple[str, ...]) -> tuple[Any, Mapping[str, Any]]:
+    """Split the inputs into the one of that name, else the first, and the rest."""
+    if not isinstance(inputs, dict) or not inputs:
+        return inputs or None, _NO_PARAMS
+    main = next(iter(inputs))
+    if len(inputs) == 1:
+        return inputs[main], _NO_PARAMS
+    for name in names:
+        if name in inputs:
+            main = name
+            break
+    return inputs[main], {key: value for key, value in inputs.items() if key != main}
+
+
+def _prompts(prompt: Any) -> list[str]:
+    if prompt is None:
+        return []
+    if isinstance(prompt, (list, tuple)):
+        return [item if isinstance(item, str) else payload.text_of(item) for item in prompt]
+    return [payload.text_of(prompt)]
+
+
+def _messages(messages: Any) -> list[dict[str, Any]]:
+    if messages is None:
+        return []
+    if isinstance(messages, (list, tuple)):
+        return [_message(message) for message in messages]
+    return [_message(messages)]
+
+
+def _message(message: Any) -> dict[str, Any]:
+    if isinstance(message, dict):
+        return message
+    if isinstance(message, tuple) and len(message) == 2:
+        return {"role": message[0], "content": message[1]}
+    content = getattr(message, "content", None)
+    if content is None:
+        return {"role": "user", "content": message}
+    return {"role": getattr(message, "role", None) or getattr(message, "type", "user"), "content": content}
+
+
+class Source:
+    """What is the same for every run of one traced callable, ``trace()`` block or integration."""
+
+    __slots__ = ("family", "kind", "metadata", "name", "route", "sender", "tags")
+
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        sender: object,
+        *,
+        tags: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        callbacks: Iterable[Callback] = (),
+    ) -> None:
+        self.name = name
+        self.kind: Kind = check_kind(kind)
+        self.family = family_of(kind)
+        self.sender = sender
+        self.tags = check_tags(tags)
+        self.metadata = dict(metadata or {})
+        self.route = route_of(callbacks)
+
+
+def check_tags(tags: Iterable[str]) -> tuple[str, ...]:
+    """Return the tags as a tuple; raise ArgumentError when one is no text, or a text was given for a list."""
+    if isinstance(tags, str):
+        raise ArgumentError(f"tags={tags!r} is one text: give a list of tags, tags=[{tags!r}]")
+    checked = tuple(tags)
+    for tag in checked:
+        if not isinstance(tag, str):
+            raise ArgumentError(f"the tag {tag!r} is not a text")
+    return checked
+
+
+# -- one run -----------------------------------------------------------------------------------------------------------
+
+
+new: Final = object.__new__
+"""Makes an event, or a run, without calling its ``__init__``, which costs as much again as all the fields: for the four
+functions that every traced call goes through, and nobody else."""
+
+
+def open_run(source: Source, outside: Run | Scope | None, inputs: Any) -> Run:
+    """Make a run of ``source``, a child of what is ``outside``, and make it current. Nothing is said yet."""
+    run = new(Run)
+    run._source = source
+    run.start_ns = runs.wall_ns()
+    run._started = runs.monotonic_ns()
+    run._entropy = runs.entropy(62)
+    run.inputs = inputs
+    # A default that is looked up in the class is slower than one that is set: these are read for every run.
+    run.output = run._route = run._queued_on = None
+    scope = ROOT_SCOPE
+    if type(outside) is Run:
+        run.parent = outside
+        scope = outside._scope
+    elif outside is not None:
+        run.parent = outside.run
+        scope = outside  # type: ignore[assignment]
+    if scope is not ROOT_SCOPE:
+        _inherit(run, source, scope)
+    elif source.route is not None:
+        run._route = source.route
+    if source.metadata:
+        run._metadata = {**(scope.metadata or {}), **source.metadata}
+    open_runs.add(run)
+    set_current(run)
+    return run
+
+
+def _inherit(run: Run, source: Source, scope: Scope) -> None:
+    run._scope = scope
+    run._route = scope.route
+    if source.route is not None:
+        run._route = source.route if scope.route is None else scope.route.joined(source.route)
+    if scope.tags:
+        run.tags = tuple(dict.fromkeys((*scope.tags, *source.tags)))
+
+
+def say_start(run: Run, colour: Colour) -> Pending:
+    """Say that the run starts."""
+    source = run._source
+    hook = source.family.start
+    plan = hook.plan
+    if hook._filtered or run._route is not None:
+        plan = hook.plan_for(source.sender, run)
+    if plan is None:
+        return None
+    start_event = source.family.start_event
+    if start_event is None:
+        said = source.family.started(run, run.inputs)
+    else:
+        said = new(start_event)
+        said.run = run
+        said.time_ns = run.start_ns
+        said.seq = next_seq()
+        said.inputs = run.inputs  # type: ignore[attr-defined]
+    rest = call_plain(plan.plain, source.sender, said)
+    if plan.guarded or rest is not None:
+        return colour.rest(plan.guarded, source.sender, said, rest)
+    return None
+
+
+def say_token(run: Run, token: str, chunk: Any, colour: Colour) -> Pending:
+    """Say that a model streamed a piece of its answer."""
+    index = run._token_count
+    run._token_count = index + 1
+    if index == 0:
+        run._first_token = runs.monotonic_ns()
+    plan = llm_new_token.plan
+    sender = run._source.sender
+    if llm_new_token._filtered or run._route is not None:
+        plan = llm_new_token.plan_for(sender, run)
+    if plan is None:
+        return None
+    said = new(LLMNewToken)
+    said.run = run
+    said.time_ns = runs.wall_ns()
+    said.seq = next_seq()
+    said.token = token
+    said.index = index
+    said.chunk = chunk
+    rest = call_plain(plan.plain, sender, said)
+    if plan.guarded or rest is not None:
+        return colour.rest(plan.guarded, sender, said, rest)
+    return None
+
+
+def end_run(run: Run, colour: Colour, status: Status = "ok") -> Pending:
+    """End the run with what is in ``run.output``, unless it has ended, and say so."""
+    try:
+        open_runs.remove(run)  # as claim_end does
+    except KeyError:
+        return None
+    run.status = status
+    run._ended = ended = runs.monotonic_ns()
+    source = run._source
+    hook = source.family.end
+    plan = hook.plan
+    if hook._filtered or run._route is not None:
+        plan = hook.plan_for(source.sender, run)
+    if plan is None:
+        return None
+    said = new(source.family.end_event)
+    said.run = run
+    said.time_ns = run.start_ns + ended - run._started
+    said.seq = next_seq()
+    said.output = run.output
+    if status == "closed_early":
+        return colour.last_words(plan, source.sender, said)
+    rest = call_plain(plan.plain, source.sender, said)
+    if plan.guarded or rest is not None:
+        return colour.rest(plan.guarded, source.sender, said, rest)
+    return None
+
+
+def fail_run(run: Run, colour: Colour, error: BaseException, status: Status | None = None) -> Pending:
+    """End the run with an error, unless it has ended, and say so. What a subscriber raises then is dropped: ``error`` wins."""
+    if not claim_end(run):
+        return None
+    run.status = status or status_of(error)
+    run._ended = runs.monotonic_ns()
+    run.error = error
+    source = run._source
+    plan = source.family.error.plan_for(source.sender, run)
+    if plan is None:
+        return None
+    say = colour.last_words if run.status == "cancelled" else colour.say
+    said = source.family.failed(run, run.end_ns or 0, next_seq(), error, run.output)
+    try:
+        pending = say(plan, source.sender, said)
+    except Exception:
+        return None  # raise_error: reported where it was raised
+    return None if pending is None else _only_cancellation(pending)
+
+
+async def _only_cancellation(pending: Awaitable[None]) -> None:
+    try:
+        await pending
+    except Exception:
+        pass  # raise_error: reported where it was raised
+
+
+def status_of(error: BaseException) -> Status:
+    """Return ``cancelled`` for the cancellations of asyncio and trio and groups of nothing else, or ``error``."""
+    if isinstance(error, BaseExceptionGroup):
+        return "cancelled" if all(status_of(one) == "cancelled" for one in error.exceptions) else "error"
+    if isinstance(error, Exception):
+        return "error"
+    # Whoever raises one of these has imported its module; importing it here would cost everybody.
+    asyncio, trio = sys.modules.get("asyncio"), sys.modules.get("trio")
+    cancellations = tuple(getattr(m, name) for m, name in ((asyncio, "CancelledError"), (trio, "Cancelled")) if m)
+    return "cancelled" if isinstance(error, (*cancellations, GeneratorExit)) else "error"
+
+
+def settle(run: Run) -> None:
+    """Wait, at the end of an outermost run in sync code, for what its trace left in queues."""
+    if run._queued_on is not None:
+        wait_for_queued(run)
+
+
+# -- blocks ------------------------------------------------------------------------------------------------------------
+
+
+class trace:  # reads as a statement: with trace("search"):
+    """Trace a block: ``with trace("search", kind="retriever", inputs={"query": q}) as run:``, or ``async with``.
+
+    Set ``run.output``, ``run.model`` and ``run.usage`` inside. The sender of its events is the name. A token emitted in a
+    block of kind ``llm`` or ``chat_model`` becomes part of its output unless that is set.
+
+    Raises ArgumentError for an unknown kind, SubscriberError for a callback that cannot hear.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        kind: str = "chain",
+        inputs: Any = None,
+        model: str | None = None,
+        tags: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        callbacks: Iterable[Callback] = (),
+    ) -> None:
+        if not isinstance(name, str):
+            raise ArgumentError(f'trace() needs a name, as in trace("search"), not {name!r}')
+        self._source = Source(name, kind, name, tags=tags, metadata=metadata, callbacks=callbacks)
+        self._inputs = inputs
+        self._model = model
+        self._run: Run | None = None
+        self._outside: Run | Scope | None = None
+
+    def _open(self) -> Run:
+        if self._run is not None:
+            raise ArgumentError(f"this trace({self._source.name!r}) block has been entered before: make a new one")
+        self._outside = get_current()
+        run = self._run = open_run(self._source, self._outside, self._inputs)
+        run.model = self._model
+        if bus.disabled:
+            self._leave()
+        return run
+
+    def _end(self, colour: Colour, error: BaseException | None) -> Pending:
+        run = self._run
+        assert run is not None
+        if run.output is None and run._text is not None:
+            run.output = "".join(run._text)
+        if error is None:
+            return end_run(run, colour)
+        if isinstance(error, GeneratorExit):
+            return end_run(run, SYNC, "closed_early")
+        return fail_run(run, colour, error)
+
+    def _leave(self) -> None:
+        assert self._run is not None
+        leave(self._run, self._outside)
+
+    def __enter__(self) -> Run:
+        """Start the run and make it current."""
+        run = self._open()
+        try:
+            say_start(run, SYNC)
+        except BaseException as error:
+            self._end(SYNC, error)
+            self._leave()
+            raise
+        return run
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the run."""
+        try:
+            self._end(SYNC, error)
+        finally:
+            self._leave()
+            settle(self._run)  # type: ignore[arg-type]
+
+    async def __aenter__(self) -> Run:
+        """Start the run and make it current; async subscribers have heard it before the block begins."""
+        run = self._open()
+        try:
+            pending = say_start(run, ASYNC)
+            if pending is not None:
+                await pending
+        except BaseException as error:
+            pending = self._end(ASYNC, error)
+            if pending is not None:
+                await pending
+            self._leave()
+            raise
+        return run
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the run; async subscribers have heard it before the block is left."""
+        try:
+            pending = self._end(ASYNC, error)
+            if pending is not None:
+                await pending
+        finally:
+            self._leave()
+
+
+# -- events of the app's own -------------------------------------------------------------------------------------------
+
+_EMITTABLE: Final = (llm_new_token, agent_action, agent_finish, text, retry, custom_event)
+
+
+def emit(signal: Hook[Any] | str, **fields: Any) -> None:
+    """Say something on the current run, as ``emit(text, text="…")``; outside a run the event has none.
+
+    Runs start and end only through ``@traced`` and ``trace()``: raises ArgumentError for hooks that say so, and for fields
+    that the event does not have; UnknownHookError for an unknown hook.
+    """
+    _emit(signal, fields, SYNC)
+
+
+async def aemit(signal: Hook[Any] | str, **fields: Any) -> None:
+    """Say something on the current run; async subscribers have heard it when this returns. Raises as ``emit`` does."""
+    pending = _emit(signal, fields, ASYNC)
+    if pending is not None:
+        await pending
+
+
+def _emit(signal: Hook[Any] | str, fields: dict[str, Any], colour: Colour) -> Pending:
+    hook = signal if isinstance(signal, Hook) else HOOKS.signal(signal)
+    if hook not in _EMITTABLE:
+        choices = ", ".join(hook.name for hook in _EMITTABLE)
+        raise ArgumentError(f"{hook.name} is said by @traced and trace() alone: emit one of {choices}")
+    current = get_current()
+    run = current.run if isinstance(current, Scope) else current
+    if hook is llm_new_token and run is not None and "token" in fields and "index" not in fields:
+        return _emit_token(run, colour, **fields)
+    try:
+        event = hook.event_class(run, wall_now(), next_seq(), **fields)
+    except TypeError as error:
+        raise ArgumentError(f"emit({hook.name}) takes {', '.join(hook.event_class.fields)}: {error}") from None
+    sender = "tracebus.emit" if run is None else run.sender
+    plan = hook.plan_for(sender, run)
+    if run is None and isinstance(current, Scope) and current.route is not None:
+        plan = current.route.merged(hook, plan)
+    return None if plan is None else colour.say(plan, sender, event)
+
+
+def _emit_token(run: Run, colour: Colour, token: str, chunk: Any = None) -> Pending:
+    if run.kind in MODEL_KINDS and run._wants_output:
+        if run._text is None:
+            run._text = []
+        run._text.append(token)
+    return say_token(run, token, chunk, colour)
