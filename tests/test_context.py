@@ -2,7 +2,6 @@
 
 import asyncio
 import contextvars
-import gc
 import multiprocessing
 import os
 import threading
@@ -28,7 +27,6 @@ Events = list[Event]
 @pytest.fixture(autouse=True)
 def _nobody_else_listens() -> Iterator[None]:
     # What a test that failed left open or current must not reach this one.
-    gc.collect()
     open_runs.clear()
     set_current(None)
     with isolated():

@@ -8,7 +8,6 @@ import builtins
 import copy
 import dis
 import functools
-import gc
 import inspect
 import pickle
 import sys
@@ -47,7 +46,6 @@ Events = list[Event]
 @pytest.fixture(autouse=True)
 def _nobody_else_listens() -> Iterator[None]:
     # What a test that failed left open or current must not reach this one.
-    gc.collect()
     open_runs.clear()
     set_current(None)
     with isolated():

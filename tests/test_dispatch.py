@@ -44,6 +44,7 @@ from tracebus.signals import isolated
 def nobody_else_listens() -> Iterator[None]:
     with isolated():
         yield
+        flush(5)  # what this test queued and dropped is not the next one's
 
 
 class Broken(Exception):
@@ -982,7 +983,7 @@ def test_a_subscriber_that_keeps_awaiting_finishes_in_a_task_of_its_own() -> Non
 )
 def test_a_subscriber_that_was_cancelled_with_the_app_has_not_failed(backend: str, cancelled: Any) -> None:
     counts = cancel_during(backend, cancelled, "passes_on")["stats"]
-    assert (counts.failed, counts.dropped) == (0, {"cancelled": 1})
+    assert (counts.matched, counts.failed) == (1, 0)
 
 
 @pytest.mark.parametrize("manner", QUICK)
@@ -1257,7 +1258,8 @@ async def test_the_terminal_event_of_a_cancelled_run_waits_for_a_second_at_most(
     assert time.perf_counter() - started < 2
     assert scope.cancelled_caught
     assert entered.is_set()
-    assert subscription.stats.dropped == {"cancelled": 1}
+    assert subscription.stats.pending == 1  # it goes on without the app
+    never.set()
 
 
 def test_what_a_subscriber_of_a_cancellation_says_and_fails_on_does_not_reach_the_app() -> None:

@@ -33,7 +33,6 @@ class Boom(Exception):
 @pytest.fixture(autouse=True)
 def _nobody_else_listens() -> Iterator[None]:
     # What a test that failed left open or current must not reach this one.
-    gc.collect()
     open_runs.clear()
     set_current(None)
     with isolated():

@@ -1,4 +1,4 @@
-"""No secret leaves: by the name of its field, by what it looks like, whole or cut, and by the user's own rule."""
+"""No secret leaves: by the name of its field, by its looks, whole or cut, and by the user's own rule."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,10 +15,11 @@ from tracebus.redaction import DROPPED, MASK, Redactor, default_redactor, mask_t
 
 @pytest.mark.parametrize(
     "name",
-    "api_key apikey apiKey API-KEY x-api-key OPENAI_API_KEY authorization Proxy-Authorization password Passwd pwd"
-    " db_password password2 passphrase secret client_secret clientSecret aws_secret_access_key secretKeyBase token"
-    " access_token refreshToken id_token auth_token X-Auth-Token session_token bot_token cookie Set-Cookie cookies"
-    " private_key privateKey credentials credential dsn connection_string signing_key auth jwt smtp_pass".split(),
+    "api_key apikey apiKey API-KEY x-api-key OPENAI_API_KEY authorization Proxy-Authorization password Passwd"
+    " pwd db_password password2 passphrase secret client_secret clientSecret aws_secret_access_key token"
+    " secretKeyBase access_token refreshToken id_token auth_token X-Auth-Token session_token bot_token cookie"
+    " Set-Cookie cookies private_key privateKey credentials credential dsn connection_string signing_key auth"
+    " jwt smtp_pass".split(),
 )
 def test_a_field_with_the_name_of_a_secret_is_masked(name: str) -> None:
     assert sanitize({name: "canary"}) == {name: MASK}

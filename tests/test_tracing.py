@@ -1,7 +1,6 @@
 """`trace()`, `emit()` and `aemit()`: a block is a run, and an app says its own things on it."""
 
 import contextvars
-import gc
 import inspect
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -55,7 +54,6 @@ Events = list[Event]
 @pytest.fixture(autouse=True)
 def _nobody_else_listens() -> Iterator[None]:
     # What a test that failed left open or current must not reach this one.
-    gc.collect()
     open_runs.clear()
     set_current(None)
     with isolated():

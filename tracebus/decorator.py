@@ -17,7 +17,7 @@ from .errors import ArgumentError
 from .handlers import Callback
 from .runs import Run, get_current, leave, set_current
 from .signals import bus
-from .streams import StreamProxy, TracedLife, step_async_generator, step_generator
+from .streams import TracedLife, proxy_of, step_async_generator, step_generator
 from .tracing import ASYNC, SYNC, Colour, Pending, Source, end_run, fail_run, open_run, say_start, settle
 
 __all__ = ["traced"]
@@ -85,17 +85,18 @@ def traced(
     return _decorate(fn)
 
 
-def _decorate(fn: Any, *, stream: bool = False, inputs: Callable[..., Any] | None = None, **options: Any) -> Any:
+def _decorate(fn: Any, **options: Any) -> Any:
     if isinstance(fn, (staticmethod, classmethod)):
-        return type(fn)(_decorate(fn.__func__, stream=stream, inputs=inputs, **options))
+        return type(fn)(_decorate(fn.__func__, **options))
     _check_function(fn, options)
     source = _source_of(fn, options)
     if bus.disabled:
         return fn
+    inputs = options.get("inputs")
     read = _guarded(inputs, source.name) if inputs is not None else _reader(fn)
     if not options.get("capture_inputs", True):
         read = _nothing
-    wrapper = _kind_of_wrapper(fn, stream)(fn, source, read, _Options.of(options))
+    wrapper = _kind_of_wrapper(fn, bool(options.get("stream")))(fn, source, read, _Options.of(options))
     source.sender = traced_fn = _dressed(wrapper, fn)
     return traced_fn
 
@@ -122,7 +123,11 @@ def _check_function(fn: Any, options: dict[str, Any]) -> None:
         raise ArgumentError("@traced goes under @property: decorate the function, then make it a property")
     if not callable(fn):
         raise ArgumentError(f"@traced is for functions, not {fn!r}: options are given by name, @traced(kind=...)")
-    token = options.get("token")
+    name, token = options.get("name"), options.get("token")
+    if name is not None and not isinstance(name, str):
+        raise ArgumentError(f"name={name!r} is no text")
+    if options.get("inputs") is not None and not callable(options["inputs"]):
+        raise ArgumentError(f"inputs={options['inputs']!r} is not callable: give a function of the call's arguments")
     if token is not None and not callable(token):
         raise ArgumentError(f"token={token!r} is not callable: give a function from an item to its text or None")
 
@@ -172,6 +177,8 @@ def _reader(fn: Any) -> Reader:
 
     def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         if skipped:
+            if not args:  # Agent.step(self=agent)
+                kwargs = {name: value for name, value in kwargs.items() if name != positional[0]}
             args = args[1:]
         inputs = dict(zip(names, args))  # noqa: B905  # strict= doubles the time, and a wrong call fails in fn
         if kwargs:
@@ -201,21 +208,24 @@ def _kind_of_wrapper(fn: Any, stream: bool) -> Callable[[Any, Source, Reader, _O
     return _wrap_streaming_function if stream else _wrap_function
 
 
-def _dressed(wrapper: Callable[..., Any], fn: Any) -> Any:
-    code = wrapper.__code__.replace(  # type: ignore[attr-defined]
-        co_flags=wrapper.__code__.co_flags | _flags_of(fn)  # type: ignore[attr-defined]
-    )
-    namespace = getattr(inspect.unwrap(fn), "__globals__", wrapper.__globals__)  # type: ignore[attr-defined]
-    name = _name_of(fn)
-    closure = wrapper.__closure__  # type: ignore[attr-defined]
-    dressed = types.FunctionType(code, namespace, name.rpartition(".")[2], None, closure)
+def _dressed(wrapper: Any, fn: Any) -> Any:
+    function = _function_of(fn)
+    code = wrapper.__code__.replace(co_flags=wrapper.__code__.co_flags | _flags_of(function))
+    namespace = getattr(inspect.unwrap(function), "__globals__", wrapper.__globals__)
+    dressed = types.FunctionType(code, namespace, _name_of(fn).rpartition(".")[2], None, wrapper.__closure__)
+    dressed.__module__, dressed.__qualname__ = getattr(function, "__module__", None) or "", _name_of(fn)
     return functools.update_wrapper(dressed, fn)
 
 
-def _flags_of(fn: Any) -> int:
+def _function_of(fn: Any) -> Any:
+    """Return the function behind partials and callable objects."""
     while isinstance(fn, functools.partial):
         fn = fn.func
-    code = getattr(fn, "__code__", None) or getattr(getattr(type(fn), "__call__", None), "__code__", None)
+    return fn if inspect.isroutine(fn) else type(fn).__call__
+
+
+def _flags_of(function: Any) -> int:
+    code = getattr(function, "__code__", None)
     return 0 if code is None else code.co_flags & _GENERATOR_FLAGS
 
 
@@ -384,21 +394,18 @@ def _accompany(result: Any, run: Run, source: Source, options: _Options, colour:
         if options.keep_output and run.output is None:
             run.output = result
         return result, end_run(run, colour)
-    is_async = hasattr(result, "__aiter__")
     life = TracedLife(
         source,
         None,
         _no_inputs,
-        ASYNC if is_async else SYNC,
+        ASYNC if isinstance(result, AsyncGenerator) else SYNC,
         token_of=options.token_of,
         keep_output=options.keep_output,
         run=run,
     )
     if isinstance(result, Generator):
         return step_generator(result, life), None
-    return (
-        step_async_generator(result, life) if isinstance(result, AsyncGenerator) else StreamProxy(result, life)
-    ), None
+    return (step_async_generator(result, life) if isinstance(result, AsyncGenerator) else proxy_of(result, life)), None
 
 
 def _no_inputs() -> None:

@@ -6,12 +6,13 @@ import atexit
 import math
 import os
 import sys
+import time
 from typing import TYPE_CHECKING, Final
 
 from .errors import ArgumentError, RunAbortedError, WrongThreadError
 from .late import lanes, loops
-from .runs import open_runs
-from .subscriptions import SubscriberStats, known_subscriptions
+from .runs import Run, open_runs
+from .subscriptions import SubscriberStats, drops, known_subscriptions
 from .tracing import SYNC, fail_run
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _dropped_before = 0
 
 def _dropped_since_last_time() -> int:
     global _dropped_before
-    dropped = sum(sum(subscription.stats.dropped.values()) for subscription in known_subscriptions())
+    dropped = drops.value
     since, _dropped_before = dropped - _dropped_before, dropped
     return since
 
@@ -57,15 +58,21 @@ def flush(timeout_s: float = 5.0) -> bool:
     check_timeout(timeout_s)
     if loops.current_loop() is not None:
         raise WrongThreadError("flush() would block the event loop that has to deliver: use `await tracebus.aflush()`")
-    left = lanes.wait_for(lanes.busy_lanes(), timeout_s)
-    return not left and _dropped_since_last_time() == 0
+    deadline = time.monotonic() + timeout_s
+    while busy := lanes.busy_lanes():  # what is delivered may say more
+        if lanes.wait_for(busy, max(0.0, deadline - time.monotonic())) or time.monotonic() > deadline:
+            break
+    return not busy and _dropped_since_last_time() == 0
 
 
 async def aflush(timeout_s: float = 5.0) -> bool:
     """Await until everything queued so far is delivered; returns and raises as ``flush``."""
     check_timeout(timeout_s)
-    left = await lanes.wait_for_async(lanes.busy_lanes(), timeout_s)
-    return not left and _dropped_since_last_time() == 0
+    deadline = time.monotonic() + timeout_s
+    while busy := lanes.busy_lanes():  # what is delivered may say more
+        if await lanes.wait_for_async(busy, max(0.0, deadline - time.monotonic())) or time.monotonic() > deadline:
+            break
+    return not busy and _dropped_since_last_time() == 0
 
 
 def shutdown(timeout_s: float = EXIT_DEADLINE_S) -> dict[str, int]:
@@ -95,19 +102,35 @@ def _at_exit() -> None:
         print(f"tracebus: {events} events were not delivered to {name} before exit", file=sys.stderr)
 
 
+def _depth(run: Run) -> int:
+    return 0 if run.parent is None else 1 + _depth(run.parent)
+
+
 def _abort_open_runs() -> None:
-    for run in sorted(list(open_runs), key=lambda run: run.start_ns, reverse=True):  # children first
+    for run in sorted(list(open_runs), key=_depth, reverse=True):  # children first
         error = RunAbortedError(f"the interpreter exited while {run.name} was open")
         fail_run(run, SYNC, error, "aborted")
 
 
-def _also_in_child() -> None:
-    # multiprocessing ends its forked children without atexit before Python 3.13; its own finalizers do run.
+def _at_end_of_child(_: object = None) -> None:
+    sys.modules["multiprocessing.util"].Finalize(None, _at_exit, exitpriority=0)
+
+
+def _in_forked_child() -> None:
+    # multiprocessing ends its children without atexit; its own finalizers do run, those that are registered once it has
+    # cleared what came from the parent.
     multiprocessing_util = sys.modules.get("multiprocessing.util")
     if multiprocessing_util is not None:
-        multiprocessing_util.Finalize(None, _at_exit, exitpriority=0)
+        multiprocessing_util.register_after_fork(_at_end_of_child, _at_end_of_child)
+
+
+def _is_child_of_multiprocessing() -> bool:
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and process.parent_process() is not None and "multiprocessing.util" in sys.modules
 
 
 atexit.register(_at_exit)
+if _is_child_of_multiprocessing():
+    _at_end_of_child()
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_also_in_child)
+    os.register_at_fork(after_in_child=_in_forked_child)

@@ -1,30 +1,31 @@
 """How an event reaches its subscribers, from sync and from async code.
 
-Queues are in ``lanes``, awaiting in the app's own task is in ``driving``. Failures of subscribers end here: they are
+Queues are in ``lanes``, which event loop awaits is in ``loops``. Failures of subscribers end here: they are
 counted, logged and announced, and do not reach the app unless the subscriber asked for it with ``raise_error``.
 """
 
 from __future__ import annotations
 
+import functools
+import opcode
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import copy_context
-from functools import partial
+from inspect import isawaitable
 from threading import get_ident
-from types import CoroutineType
-from typing import TYPE_CHECKING, Any
+from types import CodeType, CoroutineType, GeneratorType
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
 from .calls import Call, defer, get_call, next_deferred, open_call, set_call
-from .events import Event
-from .late import driving, lanes, loops, to_thread
+from .events import Event, Failed
+from .late import lanes, loops, payload, to_thread
 from .runs import Run
 from .snapshots import snapshot_of
-from .subscriptions import QUEUED, Connection, Delivery, Receiver, Subscription
+from .subscriptions import UNCOUNTED, Callers, Connection, Delivery, Receiver, Subscription
 
 if TYPE_CHECKING:
-    from .driving import Outcome
     from .lanes import Lane
     from .loops import Wakeup
 
@@ -78,7 +79,7 @@ def deliver_async(plan: Plan, sender: object, event: Event) -> Awaitable[None] |
 
 def stepper(result: Any) -> Any:
     """Return what of an awaitable can be stepped with ``send`` and ``throw``, or None when ``result`` is a plain value."""
-    if isinstance(result, CoroutineType):
+    if isinstance(result, CoroutineType) or (isinstance(result, GeneratorType) and isawaitable(result)):
         return result
     make = getattr(type(result), "__await__", None)
     return None if make is None else make(result)
@@ -105,7 +106,7 @@ def call_plain(plain: tuple[Connection, ...], sender: object, event: Event) -> R
     for connection in plain:
         callers = connection.callers
         if thread in callers:
-            callers[thread] = [*(callers[thread] or ()), (connection, sender, event)]
+            _wait_for_return(callers, thread, connection, sender, event)
             continue
         try:
             callers[thread] = late = None
@@ -124,8 +125,17 @@ def call_plain(plain: tuple[Connection, ...], sender: object, event: Event) -> R
     return rest
 
 
+def _wait_for_return(callers: Callers, thread: int, connection: Connection, sender: object, event: Event) -> None:
+    waiting = callers[thread]
+    if waiting is None:
+        waiting = callers[thread] = []
+    waiting.append((connection, sender, event))
+
+
 def _noted(connection: Connection, result: object, rest: Rest | None) -> Rest | None:
     """Keep an awaitable for later; any other value that a subscriber returns is nobody's business."""
+    if result is UNCOUNTED:
+        return rest
     if stepper(result) is None:
         connection.delivered()
         return rest
@@ -151,9 +161,7 @@ def _call_late(late: list[Any]) -> None:
         try:
             callers[get_ident()] = None
             result = connection.post(sender, event=event)
-            if stepper(result) is None:
-                connection.delivered()
-            else:
+            if result is not UNCOUNTED:
                 _queue(connection, event, result)
         except BaseException as error:
             _failed(connection, event, error)
@@ -188,7 +196,7 @@ def _post(connection: Connection, sender: object, event: Event, rest: Rest) -> N
         result = connection.post(sender, event=event)
         if result is None:
             connection.delivered()
-        elif result is not QUEUED:
+        elif result is not UNCOUNTED:
             _queue(connection, event, result)
     except BaseException as error:
         rest.raised = _failed(connection, event, error) or rest.raised
@@ -201,158 +209,133 @@ def _post_deferred(call: Call) -> None:
         _post(connection, sender, event, Rest())
 
 
-def step_rest(
-    guarded: tuple[Connection, ...], sender: object, event: Event, rest: Rest | None
-) -> Awaitable[None] | None:
-    """Step what must be awaited by hand; the first that suspends is left to the emitter, the others go beside it."""
+def step_rest(guarded: tuple[Connection, ...], sender: object, event: Event, rest: Rest | None) -> Awaitable[None] | None:
+    """Run the async subscribers that never suspend here and now, the others in tasks of their own; return the wait for those.
+
+    A subscriber that suspends gets a task, because its scopes and time-outs belong to the task that it began in: so it can
+    neither swallow the app's cancellation nor be taken for it, and goes on when the app has to leave.
+    """
     outer = get_call()
     if outer is not None and outer[0] is None:
         outer = open_call(outer[1])
-    raised: BaseException | None = None
-    suspended: _Suspended | None = None
-    beside: list[tuple[Connection, Any]] | None = None
+    errors: list[BaseException] = []
+    wakeups: list[Wakeup] = []
     call: Call | None = None
-    if rest is not None:  # what sync subscribers returned waits until all have heard
-        raised, beside = rest.raised, rest.awaitables
+    if rest is not None:
+        errors += [rest.raised] if rest.raised is not None else []
+        wakeups += [_in_own_task(connection, event, result, errors, outer) for connection, result in rest.awaitables]
     try:
         for connection in guarded:
             if outer is not None and defer(outer, connection, sender, event):
-                continue
-            if suspended is not None:
-                beside = [*(beside or ()), (connection, None)]
                 continue
             call = [connection.subscription, outer]
             set_call(call)
             try:
                 result = connection.call(sender, event=event)
-                if result is not QUEUED:
-                    suspended = _first_step(connection, call, event, result)
+                if type(result) is CoroutineType and not can_suspend(result.cr_code) and not _is_behind(connection):
+                    _run_through(result)
+                    connection.delivered()
+                elif stepper(result) is not None:
+                    wakeups.append(_in_own_task(connection, event, result, errors, outer))
+                elif result is not UNCOUNTED:
+                    connection.delivered()
             except BaseException as error:
-                raised = _failed(connection, event, error) or raised
-            if suspended is not None:
-                call = None  # it goes on
-            elif len(call) == 2:
+                _noted_error(connection, event, error, errors)
+            if len(call) == 2:
                 call[0] = None
             else:
                 _post_deferred(call)
     finally:
         if call is not None:  # an interrupt must not leave a call open for ever
             call[0] = None
-    if suspended is not None or beside:
-        return _finish(suspended, beside or [], sender, event, raised)
-    if raised is not None:
-        raise raised
+    if wakeups:
+        return _heard(wakeups, errors)
+    if errors:
+        raise errors[0]
     return None
 
 
-class _Suspended:
-    """A subscriber that awaits something, in a call that is not over."""
-
-    __slots__ = ("call", "connection", "steps", "yielded")
-
-    def __init__(self, connection: Connection, call: Call, steps: Any, yielded: object) -> None:
-        self.connection = connection
-        self.call = call
-        self.steps = steps
-        self.yielded = yielded
-
-
-def _first_step(connection: Connection, call: Call, event: Event, result: Any) -> _Suspended | None:
-    """Run an awaitable up to where it suspends; None when it never does, or was none."""
-    steps = result if type(result) is CoroutineType else stepper(result)
-    if steps is None:
-        connection.delivered()
-        return None
-    lane = connection.subscription.lane
-    if lane is not None and lane.is_busy:  # what came before goes first
-        lane.put(connection, event, result)
-        steps = stepper(_reached(lane))
+def _run_through(coroutine: CoroutineType[Any, Any, Any]) -> None:
     try:
-        yielded = steps.send(None)
-    except StopIteration as end:
-        if end.value is not QUEUED:
-            connection.delivered()
-        return None
-    return _Suspended(connection, call, steps, yielded)
+        coroutine.send(None)
+    except StopIteration:
+        return
+    raise RuntimeError("a coroutine without an await was suspended")
 
 
-async def _reached(lane: Lane) -> object:
-    if not lane.missed_deadline:
-        lane.missed_deadline = bool(await lanes.wait_for_async([lane], lanes.PATIENCE_S))
-    return QUEUED
+@functools.cache
+def can_suspend(code: CodeType) -> bool:
+    """Tell whether a coroutine has an ``await`` in it, also as ``async for`` or ``async with``."""
+    return _AWAIT in code.co_code[::2]
 
 
-async def _finish(
-    suspended: _Suspended | None,
-    beside: list[tuple[Connection, Any]],
-    sender: object,
-    event: Event,
-    raised: BaseException | None,
-) -> None:
-    """Await the one that suspended in this task, and the others beside it in tasks of their own."""
-    errors: list[BaseException] = [] if raised is None else [raised]
-    wakeups = [_in_own_task(connection, result, sender, event, errors) for connection, result in beside]
-    if suspended is not None:
-        await _in_place(suspended, event, errors)
+_AWAIT: Final = opcode.opmap["GET_AWAITABLE"]
+
+
+def _is_behind(connection: Connection) -> bool:
+    """Whether the subscriber still has something to hear that came before."""
+    lane = connection.subscription.lane
+    return lane is not None and lane.is_busy
+
+
+def _noted_error(connection: Connection, event: Event, error: BaseException, errors: list[BaseException]) -> None:
+    raised = _failed(connection, event, error)
+    if raised is not None:
+        errors.append(raised)
+
+
+async def _heard(wakeups: list[Wakeup], errors: list[BaseException]) -> None:
     for finished in wakeups:
         await finished.wait()
     if errors:
         raise errors[0]
 
 
-async def _in_place(suspended: _Suspended, event: Event, errors: list[BaseException]) -> None:
-    call = suspended.call
-    set_call(call)
-    try:
-        outcome = await driving.drive(suspended.steps, suspended.yielded)
-        _settle(suspended.connection, event, outcome, errors)
-        await _await_deferred(call)
-        if outcome.cancellation is not None:
-            raise outcome.cancellation
-    finally:
-        call[0] = None
-
-
-def _settle(connection: Connection, event: Event, outcome: Outcome, errors: list[BaseException]) -> None:
-    if outcome.error is None:
-        if outcome.value is not QUEUED:
-            connection.delivered()
-    elif outcome.error is outcome.cancellation:
-        connection.subscription.drop("cancelled")
-    elif (error := _failed(connection, event, outcome.error)) is not None:
-        errors.append(error)
-
-
 def _in_own_task(
-    connection: Connection, result: Any, sender: object, event: Event, errors: list[BaseException]
+    connection: Connection, event: Event, awaitable: Any, errors: list[BaseException], outer: Call | None
 ) -> Wakeup:
-    """Let a subscriber hear in a task of its own; return what is set when it has."""
+    """Have an awaitable awaited in a task of its own, or behind what came before; return what is set when it was."""
     finished = loops.Wakeup()
-    call: Call = [connection.subscription, open_call(get_call())]
+    loop = loops.current_loop()
+    if loop is None or _is_behind(connection):
+        lane = lanes.lane_of(connection.subscription)
+        lane.put(connection, event, awaitable)
+        finished.set() if lane.missed_deadline else lane.mark(finished.set)
+        return finished
+    subscription = connection.subscription
+    subscription.begun.add()
+    call: Call = [subscription, outer]
 
     async def hear() -> None:
         set_call(call)
         try:
-            awaitable = connection.call(sender, event=event) if result is None else result
-            value = await awaitable
-        except BaseException as error:
-            if loops.is_being_cancelled():
-                connection.subscription.drop("loop_closed")
-                raise
-            if (reason := _failed(connection, event, error)) is not None:
-                errors.append(reason)
-        else:
-            if value is not QUEUED:
-                connection.delivered()
-            await _await_deferred(call)
+            try:
+                await _hear(connection, event, awaitable, errors)
+            finally:
+                subscription.ended.add()
+            while deferred := next_deferred(call):
+                connection_, sender, said = deferred
+                await _hear(connection_, said, connection_.call(sender, event=said), [])
         finally:
             call[0] = None
             finished.set()
 
-    loop = loops.current_loop()
-    assert loop is not None, "a subscriber suspended outside of a loop"
     loop.spawn(hear, copy_context())
     return finished
+
+
+async def _hear(connection: Connection, event: Event, awaitable: Any, errors: list[BaseException]) -> None:
+    try:
+        if stepper(awaitable) is not None:
+            await awaitable
+    except BaseException as error:
+        if loops.is_being_cancelled():  # nobody else knows this task: the loop is closing
+            connection.subscription.drop("loop_closed")
+            raise
+        _noted_error(connection, event, error, errors)
+    else:
+        if awaitable is not UNCOUNTED:
+            connection.delivered()
 
 
 def _failed(connection: Connection, event: Event, error: BaseException) -> BaseException | None:
@@ -360,23 +343,8 @@ def _failed(connection: Connection, event: Event, error: BaseException) -> BaseE
     if isinstance(error, KeyboardInterrupt):
         raise error
     connection.subscription.fail(event, error)
-    return error if connection.subscription.raise_error else None
-
-
-async def _await_deferred(call: Call) -> None:
-    while deferred := next_deferred(call):
-        connection, sender, event = deferred
-        try:
-            result = connection.call(sender, event=event)
-            value = result if stepper(result) is None else await result
-        except BaseException as error:
-            if loops.is_being_cancelled():
-                connection.subscription.drop("cancelled")
-                raise
-            _failed(connection, event, error)
-        else:
-            if value is not QUEUED:
-                connection.delivered()
+    # Where the app is failing already, its own exception wins.
+    return error if connection.subscription.raise_error and not isinstance(event, Failed) else None
 
 
 def _queue(connection: Connection, event: Event, result: Any) -> None:
@@ -400,11 +368,17 @@ def wait_for_queued(run: Run) -> None:
         lane.missed_deadline = True
 
 
-async def deliver_shielded(plan: Plan, sender: object, event: Event) -> None:
-    """Deliver from a task that is being cancelled: under a shield, for at most the delivery deadline."""
+def deliver_shielded(plan: Plan, sender: object, event: Event) -> Awaitable[None] | None:
+    """Deliver from a task that is being cancelled: what must be awaited, under a shield for at most the delivery deadline."""
+    if not plan.guarded:
+        return deliver_async(plan, sender, event)
     if loops.current_loop() is None:  # the collector closes a generator after its loop has gone
         deliver(plan, sender, event)
-        return
+        return None
+    return _shielded(plan, sender, event)
+
+
+async def _shielded(plan: Plan, sender: object, event: Event) -> None:
     with anyio.move_on_after(DEADLINE_S, shield=True):
         remaining = deliver_async(plan, sender, event)
         if remaining is not None:
@@ -423,25 +397,27 @@ def connect_receiver(
     connection = Connection(subscription, receiver, sender, sender_key)
     delivery = delivery or subscription.delivery
     if delivery == "thread":
-        connection.call = partial(_hear_in_thread, receiver)
+        connection.call = functools.partial(_hear_in_thread, receiver)
         connection.is_plain = False
     elif delivery == "background":
         lane = lanes.lane_of(subscription, in_thread=not connection.is_async)
-        connection.call = connection.post = partial(_enqueue, connection, lane, receiver)
+        payload.snapshot(None)  # loads it now: a lock of the import system that another thread holds outlives a fork
+        connection.call = connection.post = functools.partial(_enqueue, connection, lane, receiver)
         connection.is_plain = False
     return connection
 
 
 async def _hear_in_thread(receiver: Receiver, sender: object, /, *, event: Event) -> None:
-    result = await to_thread.run_sync(partial(receiver, sender, event=event))
+    # A thread that blocks cannot be cancelled; the app that is cancelled does not wait for it.
+    result = await to_thread.run_sync(functools.partial(receiver, sender, event=event), abandon_on_cancel=True)
     if stepper(result) is not None:
         await result
 
 
 def _enqueue(connection: Connection, lane: Lane, receiver: Receiver, sender: object, /, *, event: Event) -> object:
     said = snapshot_of(event)
-    lane.put(connection, said, partial(receiver, sender, event=said))
-    return QUEUED
+    lane.put(connection, said, functools.partial(receiver, sender, event=said))
+    return UNCOUNTED
 
 
 def queue_behind(subscription: Subscription, receiver: Receiver) -> Callable[..., object]:
@@ -452,7 +428,7 @@ def queue_behind(subscription: Subscription, receiver: Receiver) -> Callable[...
     def hear(sender: object, /, *, event: Event) -> object:
         if not lane.is_busy:
             return receiver(sender, event=event)
-        lane.put(connection, event, partial(receiver, sender, event=event))
-        return QUEUED
+        lane.put(connection, event, functools.partial(receiver, sender, event=event))
+        return UNCOUNTED
 
     return hear

@@ -61,8 +61,8 @@ class Event:
 
     def __repr__(self) -> str:
         """Show the fields, each cut to a line's length."""
-        shown = (f"{name}={payload.preview(getattr(self, name), 60)}" for name in ("run", *self.fields))
-        return f"{type(self).__name__}({', '.join(shown)})"
+        shown = (f"{name}={payload.preview(getattr(self, name), 60)}" for name in self.fields)
+        return f"{type(self).__name__}({', '.join((f'run={self.run!r}', *shown))})"
 
 
 class LLMStart(Event):
@@ -129,8 +129,8 @@ class _Ended(Event):
         self.output = output
 
 
-class _Failed(Event):
-    """``output`` is what there was before the failure."""
+class Failed(Event):
+    """A run has failed or was cancelled; ``output`` is what there was before."""
 
     __slots__ = ("error", "output")
     fields = ("error", "output")
@@ -156,7 +156,7 @@ class LLMEnd(_Ended):
         return None if self.run is None else self.run.usage
 
 
-class LLMError(_Failed):
+class LLMError(Failed):
     """A model call has failed or was cancelled."""
 
     __slots__ = ()
@@ -184,7 +184,7 @@ class ChainEnd(_Ended):
     signal_name = "chain_end"
 
 
-class ChainError(_Failed):
+class ChainError(Failed):
     """A chain has failed or was cancelled."""
 
     __slots__ = ()
@@ -222,7 +222,7 @@ class ToolEnd(_Ended):
     signal_name = "tool_end"
 
 
-class ToolError(_Failed):
+class ToolError(Failed):
     """A tool has failed or was cancelled."""
 
     __slots__ = ()
@@ -256,7 +256,7 @@ class RetrieverEnd(_Ended):
         return self.output
 
 
-class RetrieverError(_Failed):
+class RetrieverError(Failed):
     """A retriever has failed or was cancelled."""
 
     __slots__ = ()
@@ -270,9 +270,7 @@ class AgentAction(Event):
     signal_name = "agent_action"
     fields = ("tool", "tool_input", "log")
 
-    def __init__(
-        self, run: Run | None, time_ns: int, seq: int, tool: str, tool_input: Any = None, log: str = ""
-    ) -> None:
+    def __init__(self, run: Run | None, time_ns: int, seq: int, tool: str, tool_input: Any = None, log: str = "") -> None:
         super().__init__(run, time_ns, seq)
         self.tool = tool
         self.tool_input = tool_input
@@ -346,9 +344,7 @@ class SubscriberFailed(Event):
     signal_name = "subscriber_failed"
     fields = ("hook", "subscriber", "error")
 
-    def __init__(
-        self, run: Run | None, time_ns: int, seq: int, hook: str, subscriber: object, error: BaseException
-    ) -> None:
+    def __init__(self, run: Run | None, time_ns: int, seq: int, hook: str, subscriber: object, error: BaseException) -> None:
         super().__init__(run, time_ns, seq)
         self.hook = hook
         self.subscriber = subscriber

@@ -37,6 +37,7 @@ from .signals import (
     retriever_error,
     retriever_start,
     retry,
+    standing,
     text,
     tool_end,
     tool_error,
@@ -74,9 +75,7 @@ class BaseCallbackHandler:
     def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], **kwargs: Any) -> Any:
         """Hear that a text model is called, or a chat model when ``on_chat_model_start`` is not there."""
 
-    def on_chat_model_start(
-        self, serialized: dict[str, Any], messages: list[list[dict[str, Any]]], **kwargs: Any
-    ) -> Any:
+    def on_chat_model_start(self, serialized: dict[str, Any], messages: list[list[dict[str, Any]]], **kwargs: Any) -> Any:
         """Hear that a chat model is called; raise NotImplementedError to hear ``on_llm_start`` instead."""
 
     def on_llm_new_token(self, token: str, **kwargs: Any) -> Any:
@@ -387,29 +386,26 @@ def route_of(callbacks: Iterable[Callback]) -> Route | None:
     return Route(by_hook) if by_hook else None
 
 
-_attached: dict[object, Subscription] = {}
-
-
 def attach(handler: Callback) -> Subscription:
     """Let ``handler`` hear every run of the process; attaching it again changes nothing.
 
     Raises SubscriberError when it has no ``on_*`` method and is not callable.
     """
-    key = identity_of(handler)
-    known = _attached.get(key)
-    if known is not None and not known.closed and known.target is handler:
+    key = "attach", identity_of(handler)
+    known = standing.get(key)
+    if known is not None and not known.closed:
         return known
     connections = connections_of(handler)
     for hook, connection in connections.items():
         hook.add(connection)
     subscription = next(iter(connections.values())).subscription
-    _attached[key] = subscription
+    standing[key] = subscription
     return subscription
 
 
 def detach(handler: Callback) -> None:
     """Stop ``handler`` from hearing every run. Detaching what is not attached does nothing."""
-    subscription = _attached.pop(identity_of(handler), None)
+    subscription = standing.pop(("attach", identity_of(handler)), None)
     if subscription is not None:
         subscription.close()
 

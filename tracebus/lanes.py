@@ -24,7 +24,7 @@ from .calls import Call, next_deferred, set_call
 from .events import Event
 from .loops import Loop, LoopClosed
 from .runs import set_current
-from .subscriptions import QUEUED, Connection, Subscription, Tally
+from .subscriptions import UNCOUNTED, Connection, Subscription, Tally
 
 __all__ = ["PATIENCE_S", "Lane", "busy_lanes", "lane_of", "wait_for", "wait_for_async"]
 
@@ -80,8 +80,12 @@ class Lane:
 
     def forget_after_fork(self) -> None:
         """Drop what the parent process will deliver."""
+        for tally in (self._put, self._done):
+            tally.unlock()
         while self._done.value < self._put.value:
             self._done.add()
+        for entry in self._entries:
+            entry.discard()
         self._reset()
 
     @property
@@ -116,7 +120,7 @@ class Lane:
         if overflow == "block" and loops.current_loop() is None:
             room = threading.Event()
             self._wants_room.append(room)
-            return room.wait(PATIENCE_S)
+            return room.wait(PATIENCE_S) or self._gave_up_waiting(room)
         if overflow != "drop_oldest":
             return False
         try:
@@ -125,6 +129,13 @@ class Lane:
             return True  # it was delivered in between
         self._drop(oldest, "queue_full")
         return True
+
+    def _gave_up_waiting(self, room: threading.Event) -> bool:
+        try:
+            self._wants_room.remove(room)
+        except ValueError:
+            return True  # woken just now
+        return False
 
     def _drop(self, entry: Entry, reason: str) -> None:
         if entry.connection is not None:
@@ -137,8 +148,10 @@ class Lane:
             self._done.add()
         if entry.on_done is not None:
             entry.on_done()
-        if self._wants_room:
+        try:
             self._wants_room.popleft().set()
+        except IndexError:
+            pass  # nobody waits for room
 
     def drop_all(self, reason: str) -> int:
         """Give up what is queued; return how many events that were."""
@@ -150,32 +163,43 @@ class Lane:
         return dropped
 
     def _start(self) -> None:
-        if not self._draining.acquire(blocking=False) and not self._is_orphaned():
+        if not self._draining.acquire(blocking=False) and not self._take_over():
             return
         if self._in_thread:
             self._wake_thread()
         else:
             self._spawn()
 
-    def _is_orphaned(self) -> bool:
-        # A loop that was closed without a chance to finish its tasks took the drain with it.
-        return self._home is not None and not self._home.is_open
+    def _take_over(self) -> bool:
+        """Take the lane from a loop that was closed without a chance to finish its tasks, and with it what was being heard."""
+        if self._home is None or self._home.is_open:
+            return False
+        self._home = None
+        waiting = sum(entry.connection is not None for entry in list(self._entries))
+        for _ in range(self.pending - waiting):
+            self.subscription.drop("loop_closed")
+            self._done.add()
+        return True
+
+    def revive(self) -> None:
+        """Go on with what a loop left behind that is gone."""
+        if self._entries or self.pending:
+            self._start()
 
     def _spawn(self) -> None:
-        while True:
-            home = self._home = self._find_home()
-            try:
-                home.on_close(self, self._drain_at_close)
-                home.spawn(self._drain)
-            except LoopClosed:
-                continue
-            return
-
-    def _find_home(self) -> Loop:
         for home in (loops.current_loop(), loops.host_loop(), self.subscription.connected_loop):
-            if home is not None and home.is_running:
-                return home
-        return loops.own_loop()
+            if home is not None and home.is_running and self._spawned_on(home):
+                return
+        loops.with_own_loop(self._spawned_on)
+
+    def _spawned_on(self, home: Loop) -> bool:
+        try:
+            self._home = home
+            home.on_close(self, self._drain_at_close)
+            home.spawn_to_the_end(self._drain)
+        except LoopClosed:
+            return False
+        return True
 
     async def _drain(self) -> None:
         while True:
@@ -183,22 +207,23 @@ class Lane:
                 while self._entries:
                     await self._deliver(self._entries.popleft())
                 self.missed_deadline = False
+                if self._home is not None:
+                    self._home.on_close(self, None)
             finally:
                 self._release()
             if not self._entries or not self._draining.acquire(blocking=False):
                 return
 
     async def _drain_at_close(self) -> None:
-        """Deliver what is left on a loop that shuts down: its tasks have been cancelled, some before their first step."""
+        """Wait until the lane is empty on a loop that shuts down; what is not delivered in time is dropped."""
         if self._home is None or not self._home.is_here:
             return
+        empty = loops.Wakeup()
         try:
-            while self._entries:
-                await self._deliver(self._entries.popleft())
+            self.mark(empty.set)
+            await empty.wait()
         finally:
             self.drop_all("loop_closed")
-            self._home = None
-            self._release()
 
     def _release(self) -> None:
         try:
@@ -217,7 +242,7 @@ class Lane:
             await self._hear(entry.connection, entry.event, entry.work)
             while deferred := next_deferred(call):
                 connection, sender, event = deferred
-                await self._hear(connection, event, partial(connection.call, sender, event=event))
+                await self._hear(connection, event, partial(connection.receiver, sender, event=event))
         finally:
             self._finish(entry)
 
@@ -226,30 +251,38 @@ class Lane:
             result = work() if callable(work) else work
             if inspect.isawaitable(result):
                 await (loops.run_elsewhere(result) if self._in_thread else result)
+        except KeyboardInterrupt:
+            raise
         except BaseException as error:
             if loops.is_being_cancelled():
                 self.subscription.drop("loop_closed")
                 raise
             connection.subscription.fail(event, error)
         else:
-            if result is not QUEUED:
+            if result is not UNCOUNTED:
                 connection.delivered()
 
     def _wake_thread(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._serve_in_thread, name=f"tracebus {self.subscription.name}", daemon=True
-            )
-            self._thread.start()
+            thread = threading.Thread(target=self._serve_in_thread, name=f"tracebus {self.subscription.name}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # no new threads once the interpreter shuts down
+                self._drain_here()
+                return
+            self._thread = thread
         self._wake.put(True)
 
     def _serve_in_thread(self) -> None:
         while self._wake.get():
-            drain = self._drain()
-            try:
-                drain.send(None)
-            except StopIteration:
-                pass
+            self._drain_here()
+
+    def _drain_here(self) -> None:
+        drain = self._drain()
+        try:
+            drain.send(None)  # nothing suspends in a thread
+        except StopIteration:
+            pass
 
     def stop(self) -> None:
         """End the lane's thread once it is empty."""
@@ -270,6 +303,8 @@ def lane_of(subscription: Subscription, *, in_thread: bool = False) -> Lane:
 
 def busy_lanes() -> list[Lane]:
     """Return the lanes on which something waits or is being delivered."""
+    for lane in list(_lanes):
+        lane.revive()
     return [lane for lane in list(_lanes) if lane.pending]
 
 

@@ -1,7 +1,7 @@
 """Modules that most processes need late or never, imported when they are first used.
 
-``import tracebus`` costs little more than ``import blinker, anyio``; what is here would double that. Three modules of our
-own are among them: what has to wait, and where, matters to those who subscribe async callables.
+``import tracebus`` costs little more than ``import blinker, anyio``; what is here would double that. Modules of our own
+are among them: what has to wait, and where, matters to those who subscribe async callables.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["driving", "lanes", "logging", "loops", "payload", "random", "to_thread", "uuid"]
+__all__ = ["lanes", "logging", "loops", "payload", "random", "to_thread", "uuid"]
 
 
 class _Late:
@@ -31,9 +31,8 @@ if TYPE_CHECKING:
 
     from anyio import to_thread
 
-    from . import driving, lanes, loops, payload
+    from . import lanes, loops, payload
 else:
-    driving = _Late("tracebus.driving")
     lanes = _Late("tracebus.lanes")
     logging = _Late("logging")
     loops = _Late("tracebus.loops")

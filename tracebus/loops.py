@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import anyio
 from anyio._core._eventloop import threadlocals
-from anyio.lowlevel import EventLoopToken, current_token
+from anyio.lowlevel import current_token
 
 __all__ = [
     "Loop",
@@ -26,8 +26,8 @@ __all__ = [
     "current_loop",
     "host_loop",
     "is_being_cancelled",
-    "own_loop",
     "run_elsewhere",
+    "with_own_loop",
 ]
 
 Job: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
@@ -43,14 +43,19 @@ class LoopClosed(Exception):
 class Loop:
     """One running event loop, asyncio's or trio's."""
 
-    def __init__(self, token: EventLoopToken) -> None:
-        self._native: Any = token.native_token
-        self.is_asyncio: bool = hasattr(self._native, "create_task")
+    def __init__(self, native: Any) -> None:
+        self._reference = weakref.ref(native)  # the loop keeps us alive; we must not keep the loop
+        self.is_asyncio: bool = hasattr(native, "create_task")
         self._thread = threading.get_ident()
         self._tasks: set[Any] = set()
+        self._outliving: set[Any] = set()
         self._farewells: dict[object, Job] = {}
         self._closed = False
         self._guard: AsyncGenerator[None, None] | None = None
+
+    @property
+    def _native(self) -> Any:
+        return self._reference()
 
     @property
     def is_here(self) -> bool:
@@ -60,7 +65,8 @@ class Loop:
     @property
     def is_open(self) -> bool:
         """Whether the loop can still take work, now or when it runs again."""
-        return not self._closed and not (self.is_asyncio and self._native.is_closed())
+        native = self._native
+        return native is not None and not self._closed and not (self.is_asyncio and native.is_closed())
 
     @property
     def is_running(self) -> bool:
@@ -69,9 +75,10 @@ class Loop:
 
     def call_soon(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` in the loop's thread, from any thread; raise LoopClosed when the loop has ended."""
-        if not self.is_open:
+        native = self._native
+        if native is None or not self.is_open:
             raise LoopClosed
-        schedule = self._native.call_soon_threadsafe if self.is_asyncio else self._native.run_sync_soon
+        schedule = native.call_soon_threadsafe if self.is_asyncio else native.run_sync_soon
         try:
             schedule(callback)
         except RuntimeError:  # trio.RunFinishedError is one
@@ -81,18 +88,58 @@ class Loop:
     def spawn(self, job: Job, context: Context | None = None) -> None:
         """Run ``job``, which must not raise, in a task of its own: in a clean context unless one is given."""
         clean = context or Context()
-        if self.is_here:
-            self._start(job, clean)
-        else:
-            self.call_soon(lambda: self._start(job, clean))
+        self._here(lambda: self._start(job, clean))
 
-    def _start(self, job: Job, context: Context) -> None:
-        if self.is_asyncio:
-            task = self._native.create_task(job(), context=context)
-            self._tasks.add(task)  # the loop itself keeps only a weak reference
-            task.add_done_callback(self._tasks.discard)
+    def spawn_to_the_end(self, job: Job) -> None:
+        """Run ``job`` in a clean context, and let it go on for a second when the loop cancels its tasks to close."""
+        self._here(lambda: self._start_to_the_end(job))
+
+    def _here(self, start: Callable[[], object]) -> None:
+        if self.is_here:
+            start()
         else:
-            sys.modules["trio"].lowlevel.spawn_system_task(job, context=context)
+            self.call_soon(start)
+
+    def _start(self, job: Job, context: Context) -> Any:
+        if not self.is_asyncio:
+            return sys.modules["trio"].lowlevel.spawn_system_task(job, context=context)
+        task = self._native.create_task(job(), context=context)
+        self._tasks.add(task)  # the loop itself keeps only a weak reference
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _start_to_the_end(self, job: Job) -> None:
+        if self.is_asyncio:
+            # What asyncio does not know (see "Task lifetime support" in its documentation), it does not cancel.
+            task = self._start(job, Context())
+            sys.modules["asyncio.tasks"]._unregister_task(task)
+            self._outliving.add(task)
+            task.add_done_callback(self._outliving.discard)
+            return
+        scope = anyio.CancelScope(shield=True)
+        self._outliving.add(scope)
+
+        async def shielded() -> None:
+            with scope:
+                await job()
+            self._outliving.discard(scope)
+
+        self._start(shielded, Context())
+        if len(self._outliving) == 1:
+            self._start(self._set_deadlines_at_close, Context())
+
+    async def _set_deadlines_at_close(self) -> None:
+        """Give the shielded jobs a second more once trio cancels its system tasks."""
+        try:
+            while self._outliving:
+                await anyio.sleep(LAST_WORDS_S)
+        finally:
+            for scope in self._outliving:
+                scope.deadline = anyio.current_time() + LAST_WORDS_S
+
+    def call_later(self, delay_s: float, callback: Callable[[], object]) -> None:
+        """Call ``callback`` in ``delay_s`` seconds (asyncio, in the loop's thread)."""
+        self._native.call_later(delay_s, callback)
 
     def cancel_count(self) -> int:
         """Return how often the task that runs here has been asked to end (asyncio; trio keeps asking, so 0 there)."""
@@ -101,15 +148,25 @@ class Loop:
         task = sys.modules["asyncio"].current_task(self._native)
         return 0 if task is None else int(task.cancelling())
 
-    def on_close(self, key: object, job: Job) -> None:
-        """Run ``job`` when the loop shuts down, for at most a second, whatever became of the tasks of the loop."""
-        self._farewells[key] = job
+    def on_close(self, key: object, job: Job | None) -> None:
+        """Run ``job`` when the loop shuts down, for at most a second, whatever became of its tasks; None takes that back."""
+        if job is None:
+            self._farewells.pop(key, None)
+        else:
+            self._farewells[key] = job
+
+    def close(self) -> None:
+        """Take no more work: the loop has ended, or belongs to the parent process."""
+        self._closed = True
+        self._farewells.clear()
 
     def watch_closing(self) -> None:
         """Have the loop tell us when it ends.
 
         Both backends finish the async generators that were started in them when they shut down, after the tasks.
         """
+        if getattr(self._native, "_asyncgens_shutdown_called", False):
+            return  # too late: asyncio is at the very end of the loop
         self._guard = self._until_closed()
         try:
             self._guard.__anext__().send(None)
@@ -123,33 +180,48 @@ class Loop:
             with anyio.move_on_after(LAST_WORDS_S, shield=True):
                 for job in list(self._farewells.values()):
                     await job()
-            self._closed = True
-            self._farewells.clear()
-            self._native = None  # the loop keeps us alive; we must not keep the loop
+            for task in list(self._outliving) if self.is_asyncio else ():
+                task.cancel()
+            self.close()
 
 
-_of_token: weakref.WeakKeyDictionary[Any, Loop] = weakref.WeakKeyDictionary()
+_of_native: weakref.WeakKeyDictionary[Any, Loop] = weakref.WeakKeyDictionary()
 
 
 def current_loop() -> Loop | None:
     """Return the loop that runs in this thread, if one does."""
-    try:
-        token = current_token()
-    except RuntimeError:  # anyio.NoEventLoopError is one
+    native = _native_loop()
+    if native is None:
         return None
-    loop = _of_token.get(token.native_token)
+    loop = _of_native.get(native)
     if loop is None or not loop.is_open:
-        loop = _of_token[token.native_token] = Loop(token)
+        loop = _of_native[native] = Loop(native)
         loop.watch_closing()
     return loop
 
 
-def is_being_cancelled() -> bool:
-    """Tell whether the task that runs here has been asked to end, and not by something inside the caller."""
+def _native_loop() -> Any:
+    try:
+        return current_token().native_token
+    except RuntimeError:  # anyio.NoEventLoopError is one; a callback of an asyncio loop is in no task, and yet in the loop
+        asyncio = sys.modules.get("asyncio")
+        return None if asyncio is None else asyncio._get_running_loop()
+
+
+def cancel_count() -> int:
+    """Return how often the task that runs here has been asked to end, where the backend counts."""
+    loop = current_loop()
+    return 0 if loop is None else loop.cancel_count()
+
+
+def is_being_cancelled(before: int = 0) -> bool:
+    """Tell whether the task that runs here has been asked to end since the count was ``before``."""
     loop = current_loop()
     if loop is None:
         return False
-    return loop.cancel_count() > 0 or anyio.current_effective_deadline() == -math.inf
+    if loop.is_asyncio:
+        return loop.cancel_count() > before
+    return anyio.current_effective_deadline() == -math.inf
 
 
 class Wakeup:
@@ -184,38 +256,55 @@ def host_loop() -> Loop | None:
     Asking through ``anyio.from_thread`` would wait for that loop, which may be waiting for us.
     """
     token = getattr(threadlocals, "current_token", None)
-    return None if token is None else _of_token.get(token.native_token)
+    return None if token is None else _of_native.get(token.native_token)
 
 
 class _OwnLoop:
     """A daemon thread with an event loop, for threads that have none. Started when first needed."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._loop: Loop | None = None
         self._ready = threading.Event()
+        self._loop: Loop | None = None
+        self._early: list[Callable[[Loop], None]] = []
+        self._thread = threading.Thread(target=anyio.run, args=(self._serve,), name="tracebus-loop", daemon=True)
+        self._thread.start()
 
-    def get(self) -> Loop:
-        with self._lock:
-            if self._loop is None or not self._loop.is_open:
-                self._ready.clear()
-                threading.Thread(target=anyio.run, args=(self._serve,), name="tracebus-loop", daemon=True).start()
-                self._ready.wait()
-            assert self._loop is not None
-            return self._loop
+    def call(self, use: Callable[[Loop], None]) -> None:
+        """Call ``use`` with the loop once it runs."""
+        if self._loop is None and threading.current_thread() is self._thread:
+            self._early.append(use)  # the collector, or a subscriber, in the thread that makes the loop
+            return
+        self._ready.wait()
+        assert self._loop is not None
+        use(self._loop)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether another one is needed."""
+        return self._loop is not None and not self._loop.is_open
 
     async def _serve(self) -> None:
-        self._loop = current_loop()
+        loop = current_loop()
+        assert loop is not None
+        self._loop = loop
         self._ready.set()
+        for use in self._early:
+            use(loop)
         await anyio.sleep_forever()
 
 
-_own = _OwnLoop()
+_own: _OwnLoop | None = None
+_own_lock = threading.RLock()
 
 
-def own_loop() -> Loop:
-    """Return tracebus's own loop, starting its thread when it does not run yet."""
-    return _own.get()
+def with_own_loop(use: Callable[[Loop], None]) -> None:
+    """Call ``use`` with tracebus's own loop, starting its thread when it does not run yet."""
+    global _own
+    with _own_lock:  # never held while waiting: the new thread may come here, too
+        if _own is None or _own.is_over:
+            _own = _OwnLoop()
+        own = _own
+    own.call(use)
 
 
 async def run_elsewhere(awaitable: Awaitable[object]) -> None:
@@ -231,16 +320,21 @@ async def run_elsewhere(awaitable: Awaitable[object]) -> None:
         finally:
             done.set()
 
-    own_loop().spawn(run)
+    with_own_loop(lambda loop: loop.spawn(run))
     done.wait()
     if raised:
         raise raised[0]
 
 
 def _forget_after_fork() -> None:
-    # Threads do not survive a fork, and a lock that one of them held would never be released.
-    global _own
-    _own = _OwnLoop()
+    # Threads do not survive a fork, nor do their loops; a lock that one of them held would never be released.
+    global _own, _own_lock
+    _own, _own_lock = None, threading.RLock()
+    for loop in list(_of_native.values()):
+        loop.close()
+    _of_native.clear()
+    if hasattr(threadlocals, "current_token"):
+        del threadlocals.current_token
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

@@ -4,20 +4,21 @@ What is masked on the way out is in ``redaction``; who writes the bytes is under
 
 A copy says what it left out:
 
-=====================================  ==========================================================
-a text over the limit                  ``"its beginning…[104857600 characters]"``
-a list over the limit                  a last item ``"…[10000000 items]"``
-a dict over the limit                  a last key ``"…"`` with ``"[1000000 items]"``
-a container deeper than the limit      ``"…[dict of 3 items]"``
-a container inside itself              ``"[cycle]"``
-bytes, and an int beyond 2048 bits     ``"[bytes of 3 bytes]"``, ``"[integer of 16610 bits]"``
-an array                               ``"<numpy.ndarray shape=(3, 4) dtype=float32>"``
-a function, a stream, a lock           ``"<function module.name>"``, ``"<generator name>"``, ``"<_thread.lock>"``
-an object whose ``repr`` raised        ``"<unprintable module.Class>"``
-=====================================  ==========================================================
+====================================  ================================================================
+a text over the limit                 ``"its beginning…[104857600 characters]"``
+a list over the limit                 a last item ``"…[10000000 items]"``
+a dict over the limit                 a last key ``"…"`` with ``"[1000000 items]"``
+a container deeper than the limit     ``"…[dict of 3 items]"``
+a container inside itself             ``"[cycle]"``
+bytes, and an int beyond 2048 bits    ``"[bytes of 3 bytes]"``, ``"[integer of 16610 bits]"``
+an array                              ``"<numpy.ndarray shape=(3, 4) dtype=float32>"``
+a function, a stream                  ``"<function module.name>"``, ``"<generator name>"``
+an iterator, a file, a lock           ``"<list_iterator>"``, ``"<_io.TextIOWrapper>"``, ``"<_thread.lock>"``
+an object whose ``repr`` raised       ``"<unprintable module.Class>"``
+====================================  ================================================================
 
-Of an object the public fields are copied as they lie in its ``__dict__`` and its slots. No property is evaluated, no
-iterator is advanced, and ``repr`` is asked only where there are no fields.
+Of an object the public fields are copied as they lie in its ``__dict__`` and its slots. No property is
+evaluated, no iterator is advanced, and ``repr`` is asked only where there are no fields.
 """
 
 from __future__ import annotations
@@ -99,8 +100,8 @@ DEFAULT_LIMITS: Final = Limits()
 def snapshot(value: object, limits: Limits = DEFAULT_LIMITS) -> JSON:
     """Return a bounded copy of ``value`` in strict-JSON types, which no later change to ``value`` reaches.
 
-    For the thread that emits: a few microseconds for a few messages, at most 5 ms for anything that is not slow to
-    say its own ``repr``, and it never raises. Secrets stay in it.
+    For the thread that emits: a few microseconds for a few messages, at most 5 ms for anything that is not
+    slow to say its own ``repr``, and it never raises. Secrets stay in it.
     """
     if type(value) is str and value.isascii() and len(value) <= limits.characters and len(value) * 6 <= limits.size:
         return value
@@ -126,8 +127,8 @@ def sanitize(value: object, redactor: Redactor | None = None, limits: Limits = D
 def encode(value: object) -> bytes:
     """Return ``value`` as compact strict JSON in UTF-8; never raise.
 
-    It is for what ``sanitize`` returned. What msgspec cannot encode as it is, is sanitized first; what it can encode is
-    neither bounded nor masked here.
+    It is for what ``sanitize`` returned. What msgspec cannot encode as it is, is sanitized first; what it can
+    encode is neither bounded nor masked here.
     """
     try:
         return _encode(value)
@@ -136,7 +137,7 @@ def encode(value: object) -> bytes:
 
 
 def text_of(value: object, limits: Limits = DEFAULT_LIMITS) -> str:
-    """Return a bounded plain text of ``value``: a text as it is, anything else as compact JSON. Secrets stay in it."""
+    """Return a bounded text of ``value``: a text as it is, all else as compact JSON. Secrets stay in it."""
     return _as_text(snapshot(value, limits))
 
 
@@ -154,7 +155,7 @@ _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u
 
 
 def printable(text: str) -> str:
-    r"""Return ``text`` with what could break or turn a line of a terminal escaped: ``\n``, ``\x1b``, ``\u202e``."""
+    r"""Return ``text`` with what could break or turn a line escaped: ``\n``, ``\x1b``, ``\u202e``."""
     return text if text.isprintable() else _UNPRINTABLE.sub(_escaped, text)
 
 
@@ -163,7 +164,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def default_capture() -> Capture:
-    """Return what ``TRACEBUS_CAPTURE`` says, ``"all"`` without it; raise ArgumentError if it is not a choice."""
+    """Return what ``TRACEBUS_CAPTURE`` says, ``"all"`` without it; raise ArgumentError if it is no choice."""
     given = os.environ.get("TRACEBUS_CAPTURE") or "all"
     for choice in get_args(Capture):
         if choice == given.strip().lower():
@@ -187,10 +188,10 @@ _Opened: TypeAlias = tuple[int, Sequence[Any], bool]
 """A container: how many items it has, the first of them, and whether those are pairs of a key and an item."""
 _Found = TypeVar("_Found")
 _Reader: TypeAlias = Callable[[Any, int], _Leaf | _Opened]
-"""Reads one level of a value, at most so many items of it, and runs the app's code only where nothing else will do."""
+"""Reads one level of a value, at most so many items, and runs the app's code only where it must."""
 
-# What a value costs beside its own text, in bytes: for commas and brackets, and for the time that it takes, so that
-# 56 KiB are filled within 5 ms by whatever they are filled with.
+# What a value costs beside its own text, in bytes: for commas and brackets, and for the time that it takes,
+# so that 56 KiB are filled within 5 ms by whatever they are filled with.
 _LEAF_SIZE: Final = 6
 _CONTAINER_SIZE: Final = 32
 _FOREIGN_SIZE: Final = 64
@@ -242,7 +243,7 @@ class _Copier:
         return value
 
     def message(self, value: dict[Any, Any], depth: int) -> dict[str, JSON] | None:
-        """Return a copy of a small dict of short texts and numbers at a third of the cost, None of any other."""
+        """Return a copy of a small dict of short texts and numbers, quickly; None of any other."""
         if len(value) > min(_FEW, self.limits.items) or depth >= self.limits.depth:
             return None
         copied = value.copy()
@@ -255,7 +256,7 @@ class _Copier:
         return copied if self.has_room(copied, 2 * _LEAF_SIZE * len(copied) + _CONTAINER_SIZE) else None
 
     def has_room(self, copied: JSON, more: int) -> bool:
-        """Take the room for ``copied`` and ``more`` bytes; False, and take nothing, if it is too long or not UTF-8."""
+        """Take the room for ``copied`` and ``more`` bytes; False if it is too long or not UTF-8."""
         try:
             size = len(_encode(copied)) + more
         except UnicodeEncodeError:
@@ -306,7 +307,7 @@ class _Copier:
         return self.cut(text, most)
 
     def cut(self, text: str, most: int) -> str:
-        """Return what fits of a text that is too long or not UTF-8, or of a subclass, which may lie about itself."""
+        """Return what fits of a text that is too long, not UTF-8, or of a subclass, which may lie."""
         length = str.__len__(text)
         note = f"…[{length} characters]"
         head = _mend(str.__getitem__(text, slice(most)))
@@ -365,7 +366,7 @@ def _in_class(cls: type[Any], name: str) -> Any:
 
 
 def _by_class(find: Callable[[type[Any]], _Found]) -> Callable[[type[Any]], _Found]:
-    """Remember what ``find`` found of a class; this keeps classes alive, but no more than there are places."""
+    """Remember what ``find`` found of a class; this keeps classes alive, but not more than 1024."""
     return cast(Callable[[type[Any]], _Found], lru_cache(maxsize=1024)(find))
 
 
@@ -400,7 +401,7 @@ def _is_public(name: object) -> bool:
 
 
 def _first(iterate: Callable[[Any], Iterable[Any]], value: object, most: int, tries: int = 100) -> list[Any]:
-    """Return the first items of ``value``, all of one moment also when another thread changes it meanwhile."""
+    """Return the first items of ``value``, all of one moment, also when another thread changes it."""
     try:
         return list(islice(iterate(value), most))
     except RuntimeError:  # changed size during iteration
@@ -412,7 +413,7 @@ def _read(value: Any, most: int) -> _Leaf | _Opened:
 
 
 def _guarded(read: Callable[[], _Leaf | _Opened], value: Any) -> _Leaf | _Opened:
-    """Call ``read``, which may run the app's code: whatever that raises, SystemExit too, becomes a placeholder."""
+    """Call ``read``, which may run the app's code; whatever that raises, SystemExit too, is a placeholder."""
     try:
         return read()
     except KeyboardInterrupt:
@@ -480,7 +481,7 @@ def _bytes(length: Callable[[Any], int]) -> _Reader:
 
 
 def _sliced(base: Any) -> _Reader:
-    """Return a reader for ``base`` and what inherits from it that calls no method which could be overridden."""
+    """Return a reader for ``base`` and its subclasses that calls nothing which they may have overridden."""
     return lambda value, most: (base.__len__(value), base.__getitem__(value, slice(most)), False)
 
 
@@ -520,9 +521,7 @@ def _read_exception(value: BaseException, most: int) -> _Opened:
 def _message(error: BaseException) -> str:
     """Return what ``error`` says, but spell out no large arguments, as its ``str`` would."""
     args = error.args
-    if _in_class(_type_of(error), "__str__") not in (BaseException.__str__, KeyError.__str__) or all(
-        map(_is_short, args)
-    ):
+    if _in_class(_type_of(error), "__str__") not in (BaseException.__str__, KeyError.__str__) or all(map(_is_short, args)):
         return str(error)
     return text_of(args[0] if len(args) == 1 else args)
 
@@ -532,7 +531,7 @@ def _is_short(value: object) -> bool:
 
 
 def _read_array(value: Any, most: int) -> _Leaf | _Opened:
-    """Read the shape and the type of an array, never its content, and what numpy has for a number as the number."""
+    """Read the shape and the type of an array, never its content; a number of numpy's as the number."""
     cls = _type_of(value)
     if any(_class_name(base) == "numpy.generic" for base in _mro_of(cls)):
         number = value.item()
@@ -542,7 +541,7 @@ def _read_array(value: Any, most: int) -> _Leaf | _Opened:
 
 
 def _read_object(value: Any, most: int) -> _Leaf | _Opened:
-    """Read the public fields; what has none is read as the sequence or set that it is, or says itself what it is."""
+    """Read the public fields; what has none is read as the sequence or set that it is, or by its ``repr``."""
     instance = _instance_dict(value)
     fields = [(name, item) for name, item in _first(_items_of, instance, 4 * most) if _is_public(name)]
     for name, item in _slot_values(value):
@@ -558,8 +557,8 @@ _items_of: Final[Callable[[Any], Iterable[Any]]] = cast(Any, dict).items
 _EXTRA: Final = "__pydantic_extra__"
 _ARRAYS: Final = set("jax jaxlib numpy pandas polars tensorflow torch".split())
 _MACHINERY: Final = set(
-    "_asyncio _queue _socket _thread _weakref anyio asyncio concurrent contextvars logging multiprocessing queue select"
-    " selectors socket sqlite3 ssl subprocess threading trio unittest weakref".split()
+    "_asyncio _queue _socket _thread _weakref anyio asyncio concurrent contextvars logging multiprocessing"
+    " queue select selectors socket sqlite3 ssl subprocess threading trio unittest weakref".split()
 )
 _READERS: Final[dict[type, _Reader]] = {
     **dict.fromkeys((NoneType, bool, str), _leaf(lambda value: value)),

@@ -9,13 +9,13 @@ Sources: https://www.w3.org/TR/trace-context-1/ and https://www.w3.org/TR/baggag
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from types import TracebackType
 from typing import Any, Final, TypeAlias, TypeVar, overload
 
 from .errors import ArgumentError
 from .late import uuid
-from .runs import RemoteParent, Run, Scope, current_run, current_scope, get_current, set_current
+from .runs import RemoteParent, Scope, current_run, current_scope, get_current, leave_scope, outward
 from .scopes import scope
 
 __all__ = ["TraceMiddleware", "extract", "inject"]
@@ -91,13 +91,9 @@ class extract(scope):
     def _inner(self) -> Scope:
         return _Incoming(super()._inner(), self._remote, self._members)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Leave the trace, also when something inside was left open. In another context nothing changes."""
-        ours = next((one for one in _outward(get_current()) if one.owner is self), None)
-        if ours is not None:
-            set_current(ours.outside)
+        leave_scope(self)
 
 
 class _Incoming(Scope):
@@ -118,14 +114,6 @@ class _Incoming(Scope):
             outside=inner.outside,
         )
         self.members = members
-
-
-def _outward(current: Run | Scope | None) -> Iterator[Scope]:
-    """Yield the scopes around ``current``, the innermost first."""
-    while current is not None:
-        around = current if isinstance(current, Scope) else current._scope
-        yield around
-        current = around.outside
 
 
 def _parent_of_others() -> RemoteParent | None:
@@ -271,7 +259,7 @@ def _parsed_baggage(headers: list[str]) -> list[tuple[str, str, str]]:
 
 def _members_from_outside() -> tuple[tuple[str, str], ...]:
     """Return key and text of the baggage that came in and is not tracebus's own."""
-    return next((around.members for around in _outward(get_current()) if isinstance(around, _Incoming)), ())
+    return next((around.members for around in outward(get_current()) if isinstance(around, _Incoming)), ())
 
 
 def _own_members(inherited: Scope) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What must not leave the process: secrets masked by name and by pattern, and the user's own rule.
 
-It works on the JSON types that a snapshot is made of; how any other value becomes those is in ``payload``. A word
-masked too many is preferred to a secret let through.
+It works on the JSON types that a snapshot is made of; how any other value becomes those is in ``payload``. A
+word masked too many is preferred to a secret let through.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ DROPPED: Final = "[dropped: redaction rule failed]"
 class Redactor:
     """Mask the secrets in a snapshot, then ask the user's ``rule`` about every value that is left.
 
-    ``rule(path, value)`` returns what may leave instead of ``value``; ``path`` holds the keys and the 0-based indices
-    that lead there. Inner values come first, so a rule sees nothing unmasked. One that raises drops the value.
+    ``rule(path, value)`` returns what may leave instead of ``value``; ``path`` holds the keys and the 0-based
+    indices that lead there. Inner values come first, so a rule sees nothing unmasked. One that raises drops
+    the value.
     """
 
     def __init__(self, rule: Rule | None = None) -> None:
         self._rule = rule
 
     def mask(self, value: JSON) -> Any:
-        """Return a copy of ``value`` without its secrets: JSON types, except for what the rule made of them."""
+        """Return a copy of ``value`` without its secrets: JSON types, except for what the rule returned."""
         return self._mask(value, ())
 
     def _mask(self, value: JSON, path: tuple[str | int, ...]) -> Any:
@@ -79,7 +80,7 @@ def set_redactor(redactor: Redactor) -> Redactor:
 
 
 def free_name(name: str, taken: Collection[str]) -> str:
-    """Return ``name``, with a number behind it if it is taken: of two keys with one text both values are kept."""
+    """Return ``name``, with a number behind it if it is taken: two keys with one text lose no value."""
     free, number = name, len(taken)
     while free in taken:
         number += 1
@@ -96,8 +97,8 @@ def mask_text(text: str) -> str:
     return "".join((*pieces, _mask_secrets(rest)))
 
 
-# By name: words with anything behind them (`password_2`, `secretKeyBase`), and words that must be the last, because
-# `token` is a secret but `tokens`, `max_tokens`, `token_count` and `token_usage` are numbers.
+# By name: words with anything behind them (`password_2`, `secretKeyBase`), and words that must be the last,
+# because `token` is a secret but `tokens`, `max_tokens`, `token_count` and `token_usage` are numbers.
 _BLANK = "[ _-]?"
 _KEYS = ("api", "private", "access", "account", "master", "encryption", "signing", "subscription")
 _WORDS = (
@@ -142,25 +143,25 @@ def _hide_named(fields: dict[str, JSON]) -> dict[str, JSON]:
 
 
 class _Secret(NamedTuple):
-    """What one kind of secret looks like; the last group that matched is masked, or all if there are no groups.
+    """What one kind of secret looks like; the last group that matched is masked, or all if there are none.
 
     Invariant: linear time. What repeats without bound is possessive and cannot begin again inside itself.
     """
 
     hints: tuple[str, ...]
-    """Plain words: a text without any of them holds no such secret, and looking for one costs next to nothing."""
+    """Plain words, found in next to no time: a text without any of them holds no such secret."""
     pattern: re.Pattern[str]
 
 
 def _assigned(names: Iterable[str], bare: str, *hints: str) -> _Secret:
-    r"""Return what is assigned to ``names``: ``key=…``, ``key: "…"``, ``{'key': '…'}``, also ``{\"key\": \"…\"}``."""
+    r"""Return what is assigned to ``names``: ``key=…``, ``key: "…"``, ``{'key': '…'}``, ``{\"key\": \"…``."""
     equals = r"""\\*+["']?+\]?+[ \t]{0,8}+[:=]{1,2}+>?+[ \t]{0,8}+"""
     quoted = r""""((?:[^"\\]|\\.)++)|'((?:[^'\\]|\\.)++)|\\++["']((?:[^"'\\]|\\++[^"'\\])++)"""
     return _Secret(hints, re.compile(f"(?:{'|'.join(names)}){equals}(?:{quoted}|{bare})", re.DOTALL))
 
 
-# What `re` looks for at full speed is a plain character, so a prefix is found by its last one and looked back at.
-# A prefix of two letters must start a word, or stand behind `\n` or `%20` written out.
+# What `re` looks for at full speed is a plain character, so a prefix is found by its last one and looked
+# back at. A prefix of two letters must start a word, or stand behind `\n` or `%20` written out.
 _SK: Final = r"(?<=sk-)(?:(?<![A-Za-z0-9]sk-)|(?<=\\[nrt]sk-)|(?<=%[0-9A-Fa-f]{2}sk-))"
 _DASHED: Final = rf"{_SK}|(?<=xox[a-z]-)|(?<=glpat-)|(?<=pypi-)|(?<=xai-)"
 _UNDERSCORED: Final = "|".join(
@@ -180,7 +181,7 @@ _SECRETS: Final = (
     _Secret(("PRIVATE KEY",), re.compile(rf"-----BEGIN {_KEY_BLOCK}(?s:.*?)(?:-----END {_KEY_BLOCK}|\Z)")),
     _Secret(("://",), re.compile(r"""://[^\s/:@"<>]{0,256}+:(?!\d{1,5}+[/?#])([^\s/"<>]{1,512})@""")),
     _Secret(("earer", "EARER"), re.compile(r"(?:earer|EARER)(?:[ \t]{1,8}+|%20)([\w.~+/=-]{8,}+)")),
-    # Not "basic understanding", not "Basic JavaScript": base64 has capitals or digits and a length of 4, 8, 12, …
+    # Not "basic understanding", not "Basic JavaScript": base64 has capitals or digits, and 4, 8, … of them.
     _Secret(("asic ",), re.compile(rf"asic {{1,8}}+(?=[A-Za-z]?[a-z]*+[A-Z0-9+/=])({_BASE64})(?![\w+/=])")),
 )
 
@@ -255,7 +256,7 @@ _SCHEME: Final = re.compile(rf"(?i)(?:basic|bearer|{_TOKEN}\W{{1,4}})\s*\Z")
 
 
 def _mask_halved(text: str) -> str:
-    """Mask the secrets in what is left of a cut text, and whatever it ends with that could be half a secret."""
+    """Mask the secrets in what is left of a cut text, and what it ends with if that could be half a one."""
     masked = _mask_secrets(text)
     start = _find_half(masked)
     # Never longer than it was: a limit that cut it again would note the wrong length.

@@ -9,7 +9,6 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
@@ -353,15 +352,19 @@ def _is_inside(current: Run | Scope | None, run: Run) -> bool:
     return current is run
 
 
-@contextmanager
-def current_set_to(value: Run | Scope | None) -> Iterator[None]:
-    """Make ``value`` current for a block that cannot be left in another context."""
-    before = get_current()
-    set_current(value)
-    try:
-        yield
-    finally:
-        set_current(before)
+def outward(current: Run | Scope | None) -> Iterator[Scope]:
+    """Yield the scopes around ``current``, the innermost first."""
+    while current is not None:
+        around = current if isinstance(current, Scope) else current._scope
+        yield around
+        current = around.outside
+
+
+def leave_scope(owner: object) -> None:
+    """Make current what was so outside of ``owner``'s innermost scope; nothing changes where there is none."""
+    ours = next((scope for scope in outward(get_current()) if scope.owner is owner), None)
+    if ours is not None:
+        set_current(ours.outside)
 
 
 def check_kind(kind: str) -> Kind:

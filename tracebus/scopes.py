@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
 from .errors import ArgumentError
 from .handlers import Callback, route_of
-from .runs import Scope, current_scope, get_current, set_current
+from .runs import Scope, current_scope, get_current, leave_scope, set_current
 from .streams import ScopedLife, step_async_generator, step_generator
-from .tracing import check_tags
+from .tracing import check_metadata, check_tags
 
 __all__ = ["scope"]
 
@@ -44,7 +44,7 @@ class scope:  # reads as a statement: with scope(user_id="u-1"):
                 raise ArgumentError(f"{name}={value!r} is no text: give {name}=str(...)")
         self._route = route_of(callbacks)
         self._tags = check_tags(tags)
-        self._metadata = dict(metadata or {})
+        self._metadata = check_metadata(metadata)
         self._session_id = session_id
         self._user_id = user_id
 
@@ -53,7 +53,7 @@ class scope:  # reads as a statement: with scope(user_id="u-1"):
         current = get_current()
         route = outer.route
         if self._route is not None:
-            route = self._route if route is None else route.joined(self._route)
+            route = self._route if route is None else route.with_inner(self._route)
         return Scope(
             current.run if isinstance(current, Scope) else current,
             route=route,
@@ -71,13 +71,9 @@ class scope:  # reads as a statement: with scope(user_id="u-1"):
         set_current(self._inner())
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the scope. In a context that never opened it, as a collector's, nothing changes."""
-        current = get_current()
-        if isinstance(current, Scope) and current.owner is self:
-            set_current(current.outside)
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the scope, also when something inside was left open. In another context nothing changes."""
+        leave_scope(self)
 
     async def __aenter__(self) -> Self:
         """Open the scope for this context."""
@@ -100,17 +96,25 @@ class scope:  # reads as a statement: with scope(user_id="u-1"):
         if inspect.iscoroutinefunction(target):
 
             async def run(*args: Any, **kwargs: Any) -> Any:
-                with self:
-                    return await fn(*args, **kwargs)
+                return await self._awaited(fn(*args, **kwargs))
 
             return run
 
         def call(*args: Any, **kwargs: Any) -> Any:
             with self:
                 result = fn(*args, **kwargs)
-                life = ScopedLife(get_current())
-            if inspect.isgenerator(result):
-                return step_generator(result, life)
-            return step_async_generator(result, life) if inspect.isasyncgen(result) else result
+                return self._awaited(result) if inspect.iscoroutine(result) else _accompanied(result)
 
         return call
+
+    async def _awaited(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        with self:
+            return _accompanied(await coroutine)
+
+
+def _accompanied(result: Any) -> Any:
+    """Step a stream inside the scope that is current; anything else is what it is."""
+    life = ScopedLife(get_current())
+    if inspect.isgenerator(result):
+        return step_generator(result, life)
+    return step_async_generator(result, life) if inspect.isasyncgen(result) else result

@@ -47,6 +47,7 @@ from .late import loops
 from .notebooks import site_of_caller
 from .runs import Run, next_seq, wall_now
 from .subscriptions import (
+    UNCOUNTED,
     Connection,
     Delivery,
     Overflow,
@@ -231,8 +232,8 @@ class Hook(blinker.NamedSignal, Generic[E]):
         site = connection.subscription.site
         with _lock:
             kept = [c for c in self._connections if site is None or not site.replaces(c.subscription.site)]
-            known = {(c.key, c.sender_key) for c in kept}
-            if (connection.key, connection.sender_key) not in known:
+            known = {(c.subscription, c.sender_key) for c in kept}
+            if (connection.subscription, connection.sender_key) not in known:
                 kept.append(connection)
             self._replace(kept)
 
@@ -240,9 +241,10 @@ class Hook(blinker.NamedSignal, Generic[E]):
         """Remove the connections for which ``gone`` is true."""
         with _lock:
             self._replace([connection for connection in self._connections if not gone(connection)])
-            still = {connection.key for hook in HOOKS.values() for connection in hook._connections}
-            for key in _by_connect.keys() - still:
-                del _by_connect[key]
+            still = {connection.subscription for hook in HOOKS.values() for connection in hook._connections}
+            for known, subscription in list(standing.items()):
+                if subscription not in still:
+                    del standing[known]
 
     def _replace(self, connections: Iterable[Connection]) -> None:
         self._connections = tuple(connections)
@@ -302,9 +304,7 @@ class Hooks(blinker.Namespace):
 
 
 def _unknown_hook(name: object) -> UnknownHookError:
-    return UnknownHookError(
-        f"no hook is called {name!r}: choose from {', '.join(EVENTS)}, or a pattern such as 'llm_*'"
-    )
+    return UnknownHookError(f"no hook is called {name!r}: choose from {', '.join(EVENTS)}, or a pattern such as 'llm_*'")
 
 
 llm_start: Final = Hook(LLMStart)
@@ -358,6 +358,10 @@ HOOKS: Final = Hooks(
 """Every hook's signal by name: a ``blinker.Namespace`` that cannot grow."""
 
 
+JOINED_KEPT: Final = 64
+"""How many combinations a route remembers; one that lives long may meet a new callable at every request."""
+
+
 class Route:
     """Who hears the runs of a scope or of one callable, besides those who hear everything."""
 
@@ -379,13 +383,18 @@ class Route:
         self._merged[hook] = version, base, plan
         return plan
 
-    def joined(self, other: Route) -> Route:
-        """Return the route of a run that both apply to."""
+    def with_inner(self, other: Route) -> Route:
+        """Return the route of a scope inside this one's."""
+        hooks = {**self.connections, **other.connections}
+        return Route({hook: self.connections.get(hook, ()) + other.connections.get(hook, ()) for hook in hooks})
+
+    def with_callable(self, other: Route) -> Route:
+        """Return the route of a callable's runs in this scope, remembered for its next run."""
         route = self._joined.get(other)
         if route is None:
-            hooks = {**self.connections, **other.connections}
-            both = {hook: self.connections.get(hook, ()) + other.connections.get(hook, ()) for hook in hooks}
-            route = self._joined[other] = Route(both)
+            if len(self._joined) >= JOINED_KEPT:
+                self._joined.clear()
+            route = self._joined[other] = self.with_inner(other)
         return route
 
 
@@ -412,13 +421,13 @@ def subscribe(
     _check_delivery(fn, delivery, raise_error)
     wanted = HOOKS.matching(*hooks)
     limits = QueueLimits(queue_size, overflow)
-    subscription = Subscription(
-        fn, delivery=delivery, raise_error=raise_error, limits=limits, disconnect=close_subscription
-    )
+    subscription = Subscription(fn, delivery=delivery, raise_error=raise_error, limits=limits, disconnect=close_subscription)
     subscription.site = site_of_caller(fn)
     subscription.connected_loop = loops.current_loop()
-    receiver = fn if within is None else _only_within(within, fn)
-    connection = connect_receiver(subscription, receiver, sender, sender_key(sender))
+    connection = connect_receiver(subscription, fn, sender, sender_key(sender))
+    if within is not None:
+        connection.key = subscription  # the same function may be subscribed within another run, too
+        connection.call, connection.post = _within(within, connection.call), _within(within, connection.post)
     for hook in wanted:
         hook.add(connection)
     return subscription
@@ -428,23 +437,19 @@ def _check_delivery(fn: Receiver, delivery: Delivery | None, raise_error: bool) 
     wrong = ("inline", "thread") if is_async_callable(fn) else ("await",)
     if delivery in wrong:
         kind, choices = ("async", "await, background") if len(wrong) == 2 else ("sync", "inline, thread, background")
-        raise ArgumentError(
-            f"delivery={delivery!r} is not for {kind} subscribers such as {fn!r}: choose one of {choices}"
-        )
+        raise ArgumentError(f"delivery={delivery!r} is not for {kind} subscribers such as {fn!r}: choose one of {choices}")
     if raise_error and delivery == "background":
-        raise ArgumentError(
-            "raise_error needs a subscriber that is called in place or awaited, not delivery='background'"
-        )
+        raise ArgumentError("raise_error needs a subscriber that is called in place or awaited, not delivery='background'")
 
 
-def _only_within(ancestor: Run, fn: Receiver) -> Receiver:
-    def hear(sender: Any, /, *, event: Event) -> Any:
+def _within(ancestor: Run, hear: Callable[..., Any]) -> Callable[..., Any]:
+    def hear_if_within(sender: Any, /, *, event: Event) -> Any:
         run = event.run
         while run is not None and run is not ancestor:
             run = run.parent
-        return None if run is None else fn(sender, event=event)
+        return UNCOUNTED if run is None else hear(sender, event=event)
 
-    return hear
+    return hear_if_within
 
 
 def close_subscription(subscription: Subscription) -> None:
@@ -455,16 +460,18 @@ def close_subscription(subscription: Subscription) -> None:
         subscription.lane.stop()
 
 
-_by_connect: dict[object, Subscription] = {}
-"""The subscriptions made by ``connect``, by subscriber: one for all its hooks, so that its events share one queue."""
+standing: dict[tuple[str, object], Subscription] = {}
+"""The subscriptions that are found by their subscriber: those of ``connect``, one for all hooks so that its events share one
+queue, and those of ``attach``."""
 
 
 def _connected_as(receiver: Callable[..., Any], weak: bool) -> Subscription:
     key = identity_of(receiver)
-    subscription = _by_connect.get(key)
+    kind = "connect weakly" if weak else "connect"
+    subscription = standing.get((kind, key))
     if subscription is None:
         target = _WeakReceiver(receiver) if weak else receiver
-        subscription = _by_connect[key] = Subscription(target, key=key, disconnect=close_subscription)
+        subscription = standing[kind, key] = Subscription(target, key=key, disconnect=close_subscription)
         subscription.site = site_of_caller(receiver)
         subscription.connected_loop = loops.current_loop()
     return subscription
@@ -485,7 +492,7 @@ class _WeakReceiver:
 
 
 def _forget(key: object) -> None:
-    subscription = _by_connect.pop(key, None)
+    subscription = standing.pop(("connect weakly", key), None)
     if subscription is not None:
         subscription.close()
 
@@ -527,18 +534,21 @@ def isolated() -> Iterator[None]:
     """Set all connections aside for a block, and put them back after it: what a test wants."""
     with _lock:
         before = {hook: hook._connections for hook in HOOKS.values()}
-        connected = dict(_by_connect)
-        _by_connect.clear()
+        known = dict(standing)
+        standing.clear()
         for hook in before:
-            hook.remove(lambda _: True)
+            hook._replace(())
     try:
         yield
     finally:
         with _lock:
-            _by_connect.clear()
-            _by_connect.update(connected)
+            inside = {connection.subscription for hook in before for connection in hook._connections}
+            for subscription in inside:
+                subscription.close()
+            standing.clear()
+            standing.update((key, one) for key, one in known.items() if not one.closed)
             for hook, connections in before.items():
-                hook._replace(connections)
+                hook._replace(one for one in connections if not one.subscription.closed)
 
 
 def _unlock_after_fork() -> None:

@@ -7,11 +7,13 @@ generator hold a ``scope()`` or ``trace()`` block open across its yields.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
+import sys
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator, Iterable
 from typing import Any, Final, Protocol, Self
 
-from .runs import Run, Scope, get_current, set_current
+from .runs import Run, Scope, get_current, leave, set_current
 from .tracing import (
+    ASYNC,
     MODEL_KINDS,
     SYNC,
     Colour,
@@ -22,9 +24,10 @@ from .tracing import (
     open_run,
     say_start,
     say_token,
+    settle,
 )
 
-__all__ = ["Life", "StreamProxy", "TracedLife", "step_async_generator", "step_generator"]
+__all__ = ["Life", "TracedLife", "proxy_of", "step_async_generator", "step_generator"]
 
 ITEMS_KEPT: Final = 1_000
 """How many items that are no text are kept as a stream's output; more are only counted."""
@@ -53,6 +56,12 @@ class Life(Protocol):
     def thrown_away(self, error: BaseException) -> None:
         """Hear that it was destroyed in the middle of a step, where nothing can be awaited."""
 
+    def close_now(self) -> None:
+        """Hear that its consumer closed it, in a place where nothing can be awaited."""
+
+    def pause(self) -> None:
+        """Hear that a step in sync code is over."""
+
 
 class ScopedLife:
     """Steps a stream inside a scope and says nothing."""
@@ -75,6 +84,11 @@ class ScopedLife:
     def thrown_away(self, error: BaseException) -> None:
         """Do nothing."""
 
+    def close_now(self) -> None:
+        """Do nothing."""
+
+    pause = close_now
+
 
 class TracedLife:
     """The run of a stream. It opens at the first step, with parent and scope of the call that made the stream."""
@@ -95,7 +109,7 @@ class TracedLife:
         self._source = source
         self._outside = outside
         self._inputs = inputs
-        self._colour = colour
+        self.colour = colour
         self._token_of = token_of
         self._has_tokens = token_of is not None or source.kind in MODEL_KINDS
         self._kept: list[Any] | None = [] if keep_output else None
@@ -108,22 +122,29 @@ class TracedLife:
             return None
         self.inside = self.run = open_run(self._source, self._outside, self._inputs())
         self.run._wants_output = self._kept is not None
-        return say_start(self.run, self._colour)
+        return say_start(self.run, self.colour)
 
     def item(self, item: Any) -> Pending:
         """Keep the item, and say it when it is a token."""
         run = self.run
         assert run is not None
-        token: str | None
-        if isinstance(item, str):
-            token, chunk = item, None
-        else:
-            token, chunk = None, item
         if self._token_of is not None:
-            token, chunk = self._token_of(item), item
+            return self._chunk(run, item, self._token_of)
         if self._kept is not None:
-            self._keep(item if token is None else token)
-        return None if token is None or not self._has_tokens else say_token(run, token, chunk, self._colour)
+            self._keep(item)
+        return say_token(run, item, None, self.colour) if self._has_tokens and isinstance(item, str) else None
+
+    def _chunk(self, run: Run, chunk: Any, token_of: Callable[[Any], str | None]) -> Pending:
+        try:
+            token = token_of(chunk)
+        except Exception as error:
+            run.metadata["token_error"] = f"the token= function of {run.name} raised {type(error).__name__}"
+            return None
+        if not isinstance(token, str):
+            return None
+        if self._kept is not None:
+            self._kept.append(token)
+        return say_token(run, token, chunk, self.colour)
 
     def _keep(self, item: Any) -> None:
         kept = self._kept
@@ -146,34 +167,49 @@ class TracedLife:
 
     def end(self) -> Pending:
         """End the run."""
-        return end_run(self._set_output(), self._colour)
+        return end_run(self._set_output(), self.colour)
 
     def closed(self) -> Pending:
         """End the run early, with what there was."""
-        return end_run(self._set_output(), self._colour, "closed_early")
+        if self.run is None:
+            return None
+        return end_run(self._set_output(), self.colour, "closed_early")
 
     def failed(self, error: BaseException) -> Pending:
         """End the run with the error; ``begin`` may have raised it before there was a run."""
         if self.run is None:
             return None
-        return fail_run(self._set_output(), self._colour, error)
+        return fail_run(self._set_output(), self.colour, error)
 
     def thrown_away(self, error: BaseException) -> None:
         """End the run as cancelled, from a place where nothing can be awaited."""
         if self.run is not None:
             fail_run(self._set_output(), SYNC, error, "cancelled")
 
+    def close_now(self) -> None:
+        """End the run early, from a place where nothing can be awaited."""
+        if self.run is not None:
+            end_run(self._set_output(), SYNC, "closed_early")
+
+    def pause(self) -> None:
+        """Wait, at the end of an outermost stream in sync code, for what its trace left in queues."""
+        if self.run is not None and self.run.status != "open":
+            settle(self.run)
+
     def __del__(self) -> None:
         """End the run of a stream that nobody closed and no loop finished."""
         if self.run is not None and self.run.status == "open":
-            end_run(self._set_output(), SYNC, "closed_early")
+            try:
+                self.close_now()
+            except Exception:
+                pass  # raise_error: reported where it was raised; there is nobody here to see it
 
 
 def step_generator(steps: Generator[Any, Any, Any], life: Life) -> Generator[Any, Any, Any]:
     """Step a generator through its ``life``, handing through what is sent and thrown (PEP 380)."""
     step: Callable[[Any], Any] = steps.send
     argument: Any = None
-    begun = False
+    begun = closing = False
     while True:
         outside = get_current()
         set_current(life.inside)
@@ -181,113 +217,158 @@ def step_generator(steps: Generator[Any, Any, Any], life: Life) -> Generator[Any
             if not begun:
                 begun = True
                 life.begin()
-            item = step(argument)
+            try:
+                item = step(argument)
+            except StopIteration as end:
+                life.closed() if closing else life.end()
+                return end.value
+            except GeneratorExit:
+                if not closing:
+                    raise
+                life.closed()
+                raise
             life.item(item)
-        except StopIteration as end:
-            life.end()
-            return end.value
         except BaseException as error:
-            steps.close()  # when it was a subscriber with raise_error that raised
-            life.failed(error)
+            try:
+                steps.close()  # when it was a subscriber with raise_error that raised
+            finally:
+                life.failed(error)
             raise
         finally:
             life.inside = get_current()
             set_current(outside)
+            life.pause()
         try:
             argument = yield item
-            step = steps.send
-        except GeneratorExit:
-            return _close(steps, life)
+            step, closing = steps.send, False
         except BaseException as error:
-            step, argument = steps.throw, error
-
-
-def _close(steps: Generator[Any, Any, Any], life: Life) -> Any:
-    outside = get_current()
-    set_current(life.inside)
-    try:
-        value = steps.close()
-        life.closed()
-    except BaseException as error:
-        life.failed(error)
-        raise
-    finally:
-        set_current(outside)
-    return value
+            step, argument, closing = steps.throw, error, isinstance(error, GeneratorExit)
 
 
 async def step_async_generator(steps: AsyncGenerator[Any, Any], life: Life) -> AsyncGenerator[Any, Any]:
     """Step an async generator through its ``life``, handing through what is sent and thrown."""
-    step: Callable[[Any], Awaitable[Any]] = steps.asend
+    step: Callable[[Any], Awaitable[Any]] = _first_step_of(steps)
     argument: Any = None
-    begun = False
+    begun = closing = False
     while True:
         outside = get_current()
         set_current(life.inside)
-        ours = True
+        thrown_away = False
         try:
             if not begun:
                 begun = True
                 pending = life.begin()
                 if pending is not None:
                     await pending
-            item = await step(argument)
+            try:
+                item = await step(argument)
+            except StopAsyncIteration:
+                pending = life.closed() if closing else life.end()
+                if pending is not None:
+                    await pending
+                return
+            except GeneratorExit as error:
+                if error is not argument:  # destroyed while it awaited: nothing can be awaited any more
+                    thrown_away = True
+                    life.thrown_away(error)
+                    raise
+                pending = life.closed()
+                if pending is not None:
+                    await pending
+                raise
             pending = life.item(item)
             if pending is not None:
                 await pending
-        except StopAsyncIteration:
-            pending = life.end()
-            if pending is not None:
-                await pending
-            return
-        except GeneratorExit as error:
-            ours = False
-            life.thrown_away(error)
-            raise
         except BaseException as error:
-            await steps.aclose()  # when it was a subscriber with raise_error that raised
-            pending = life.failed(error)
-            if pending is not None:
-                await pending
+            if not thrown_away:
+                pending = await _end_failed(steps, life, error)
+                if pending is not None:
+                    await pending
             raise
         finally:
-            if ours:
+            if not thrown_away:
                 life.inside = get_current()
                 set_current(outside)
+            elif isinstance(life.inside, Run):  # in whose context this happens is not known
+                leave(life.inside, outside)
         try:
             argument = yield item
-            step = steps.asend
-        except GeneratorExit:
-            await _aclose(steps, life)
-            return
+            step, closing = steps.asend, False
         except BaseException as error:
-            step, argument = steps.athrow, error
+            step, argument, closing = steps.athrow, error, isinstance(error, GeneratorExit)
 
 
-async def _aclose(steps: AsyncGenerator[Any, Any], life: Life) -> None:
-    outside = get_current()
-    set_current(life.inside)
+async def _end_failed(steps: AsyncGenerator[Any, Any], life: Life, error: BaseException) -> Pending:
     try:
-        await steps.aclose()
-        pending = life.closed()
-        if pending is not None:
-            await pending
-    except BaseException as error:
+        await steps.aclose()  # when it was a subscriber with raise_error that raised
+    except BaseException:
         pending = life.failed(error)
         if pending is not None:
             await pending
         raise
-    finally:
-        set_current(outside)
+    return life.failed(error)
 
 
-class StreamProxy:
+def _first_step_of(steps: AsyncGenerator[Any, Any]) -> Callable[[Any], Awaitable[Any]]:
+    """Return the first ``asend``, made so that the event loop does not come to know the inner generator.
+
+    It closes those that it knows when it shuts down, all at once; the inner one is ours to close, in its run.
+    """
+
+    def asend(value: Any) -> Awaitable[Any]:
+        before = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(firstiter=None, finalizer=_leave_to_us)
+        try:
+            return steps.asend(value)
+        finally:
+            sys.set_asyncgen_hooks(*before)
+
+    return asend
+
+
+def _leave_to_us(_: AsyncGenerator[Any, Any]) -> None:
+    """Do nothing for a generator that the collector finds: whoever steps it is collected with it."""
+
+
+class _Proxy:
     """A stream that a traced function returned: iterates through the run, and is the original in everything else."""
 
-    def __init__(self, stream: Any, life: Life) -> None:
+    def __init__(self, stream: Any, life: TracedLife) -> None:
         self._tracebus_stream = stream
         self._tracebus_life = life
         self._tracebus_steps: Any = None
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """Pass for the stream that it stands for."""
+        return type(self._tracebus_stream)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the stream has under this name."""
+        return getattr(self._tracebus_stream, name)
+
+    def close(self) -> Any:
+        """Close the stream as it is closed, at once or with an awaitable; the run ends with it."""
+        result = self._tracebus_stream.close()
+        if isinstance(result, Awaitable):
+            return self._tracebus_closing(result)
+        self._tracebus_life.close_now()
+        return result
+
+    async def _tracebus_closing(self, closing: Awaitable[Any]) -> Any:
+        try:
+            return await closing
+        finally:
+            await self._tracebus_aend()
+
+    async def _tracebus_aend(self) -> None:
+        pending = self._tracebus_life.closed()
+        if pending is not None:
+            await pending
+
+
+class StreamProxy(_Proxy):
+    """Stands for an iterator that is no generator."""
 
     def __iter__(self) -> Self:
         """Iterate the stream."""
@@ -296,19 +377,9 @@ class StreamProxy:
     def __next__(self) -> Any:
         """Return the next item."""
         if self._tracebus_steps is None:
-            self._tracebus_steps = step_generator(_as_generator(iter(self._tracebus_stream)), self._tracebus_life)
+            self._tracebus_life.colour = SYNC
+            self._tracebus_steps = step_generator(_from_iterator(self._tracebus_stream), self._tracebus_life)
         return next(self._tracebus_steps)
-
-    def __aiter__(self) -> Self:
-        """Iterate the stream."""
-        return self
-
-    async def __anext__(self) -> Any:
-        """Return the next item."""
-        if self._tracebus_steps is None:
-            steps = _as_async_generator(aiter(self._tracebus_stream))
-            self._tracebus_steps = step_async_generator(steps, self._tracebus_life)
-        return await anext(self._tracebus_steps)
 
     def __enter__(self) -> Self:
         """Enter the stream's own context manager."""
@@ -320,7 +391,23 @@ class StreamProxy:
         try:
             return self._tracebus_stream.__exit__(*error)
         finally:
-            self._tracebus_end()
+            self._tracebus_life.close_now()
+
+
+class AsyncStreamProxy(_Proxy):
+    """Stands for an async iterator that is no generator."""
+
+    def __aiter__(self) -> Self:
+        """Iterate the stream."""
+        return self
+
+    async def __anext__(self) -> Any:
+        """Return the next item."""
+        if self._tracebus_steps is None:
+            self._tracebus_life.colour = ASYNC
+            steps = _from_async_iterator(self._tracebus_stream)
+            self._tracebus_steps = step_async_generator(steps, self._tracebus_life)
+        return await anext(self._tracebus_steps)
 
     async def __aenter__(self) -> Self:
         """Enter the stream's own context manager."""
@@ -334,59 +421,29 @@ class StreamProxy:
         finally:
             await self._tracebus_aend()
 
-    def close(self) -> Any:
-        """Close the stream; in async code the result is the stream's own, to be awaited."""
-        result = self._tracebus_stream.close()
-        if isinstance(result, Awaitable):
-            return self._tracebus_close_async(result)
-        self._tracebus_end()
-        return result
-
-    async def _tracebus_close_async(self, closing: Awaitable[Any]) -> Any:
-        result = await closing
-        await self._tracebus_aend()
-        return result
-
-    async def aclose(self) -> None:
-        """Close the stream."""
-        await self._tracebus_stream.aclose()
-        await self._tracebus_aend()
-
-    def _tracebus_end(self) -> None:
-        if self._tracebus_steps is None:
-            self._tracebus_life.closed()
-        else:
-            self._tracebus_steps.close()
-
-    async def _tracebus_aend(self) -> None:
-        if self._tracebus_steps is not None:
-            await self._tracebus_steps.aclose()
-            return
-        pending = self._tracebus_life.closed()
-        if pending is not None:
-            await pending
-
-    def __getattr__(self, name: str) -> Any:
-        """Return what the stream has under this name."""
-        return getattr(self._tracebus_stream, name)
+    async def aclose(self) -> Any:
+        """Close the stream, and with it the run."""
+        return await self._tracebus_closing(self._tracebus_stream.aclose())
 
 
-def _as_generator(iterator: Iterator[Any]) -> Generator[Any, Any, Any]:
-    if isinstance(iterator, Generator):
-        return iterator
-    return _from_iterator(iterator)
+class EitherStreamProxy(StreamProxy, AsyncStreamProxy):
+    """Stands for a stream that can be read either way."""
 
 
-def _from_iterator(iterator: Iterator[Any]) -> Generator[Any, Any, None]:
-    yield from iterator
+def proxy_of(stream: Any, life: TracedLife) -> _Proxy:
+    """Return what stands for a stream, with the ways to read it that it has, and no others."""
+    is_async = hasattr(stream, "__aiter__")
+    is_sync = hasattr(stream, "__iter__") or hasattr(stream, "__next__")
+    if is_async and is_sync:
+        return EitherStreamProxy(stream, life)
+    return AsyncStreamProxy(stream, life) if is_async else StreamProxy(stream, life)
 
 
-def _as_async_generator(iterator: AsyncIterator[Any]) -> AsyncGenerator[Any, Any]:
-    if isinstance(iterator, AsyncGenerator):
-        return iterator
-    return _from_async_iterator(iterator)
+def _from_iterator(iterable: Iterable[Any]) -> Generator[Any, Any, None]:
+    for item in iterable:  # not "yield from", which would close the stream with us: that is its owner's to do
+        yield item
 
 
-async def _from_async_iterator(iterator: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
-    async for item in iterator:
+async def _from_async_iterator(iterable: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
+    async for item in iterable:
         yield item

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import os
 import threading
 import time
 import types
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Delivery", "Overflow", "QueueLimits", "Receiver", "SubscriberStats", "Subscription", "name_of"]
 
 Delivery: TypeAlias = Literal["inline", "thread", "await", "background"]
+Callers: TypeAlias = "dict[int, list[Any] | None]"
+"""In which threads a sync subscriber is being called, each with what waits for the call's return."""
 Overflow: TypeAlias = Literal["drop_oldest", "drop_newest", "block"]
 
 LOG_EVERY_S: Final = 60.0
@@ -77,6 +80,10 @@ class Tally:
         self._lock = threading.RLock()
         self.add: Callable[[], int] = self._steps.__next__
 
+    def unlock(self) -> None:
+        """Take a new lock, in a forked child."""
+        self._lock = threading.RLock()
+
     @property
     def value(self) -> int:
         """How often ``add`` was called. Reading is a step too, so the reads are subtracted."""
@@ -86,11 +93,15 @@ class Tally:
             return seen
 
 
+drops: Final = Tally()
+"""Every event dropped in this process, for ``flush``."""
+
+
 class Connection:
     """One subscription on one hook: how it is called.
 
     ``call`` is for async emitters, ``post`` for sync ones; both take ``(sender, event=event)``. They return None when
-    the event was heard, QUEUED when it will be, or an awaitable. Decided once here, so that an emission only calls.
+    the event was heard, UNCOUNTED when it will be, or an awaitable. Decided once here, so that an emission only calls.
     """
 
     __slots__ = (
@@ -123,8 +134,8 @@ class Connection:
         self.post: Callable[..., Any] = receiver
 
 
-QUEUED: Final = object()
-"""What a connection returns when the event waits in a queue."""
+UNCOUNTED: Final = object()
+"""What a connection returns for an event that is counted elsewhere: it waits in a queue, or was not for this subscriber."""
 
 
 class Subscription:
@@ -155,8 +166,10 @@ class Subscription:
         self.delivered = Tally()
         self.failed = Tally()
         self.dropped: dict[str, Tally] = {}
+        self.begun = Tally()
+        self.ended = Tally()
         self.lane: Lane | None = None
-        self.callers: dict[int, list[Any] | None] = {}
+        self.callers: Callers = {}
         self.connected_loop: Loop | None = None
         self.site: CellSite | None = None
         self._disconnect = disconnect
@@ -168,7 +181,8 @@ class Subscription:
         """Say what became of the events so far: ``matched == delivered + failed + dropped + pending``."""
         delivered, failed = self.delivered.value, self.failed.value
         dropped = {reason: tally.value for reason, tally in list(self.dropped.items())}
-        pending = 0 if self.lane is None else self.lane.pending
+        ended = self.ended.value  # read before what has begun, so that the difference is never negative
+        pending = self.begun.value - ended + (0 if self.lane is None else self.lane.pending)
         matched = delivered + failed + sum(dropped.values()) + pending
         delivery = self.delivery or "default"
         return SubscriberStats(self.name, delivery, matched, delivered, failed, dropped, pending)
@@ -176,11 +190,18 @@ class Subscription:
     def drop(self, reason: str) -> None:
         """Count an event that will not be delivered."""
         self.dropped.setdefault(reason, Tally()).add()
+        drops.add()
 
     def fail(self, event: Event, error: BaseException) -> None:
         """Count, log and announce that the subscriber raised ``error`` on ``event``."""
         self.failed.add()
-        self._log(event, error)
+        for report in (self._log, self._announce):
+            try:
+                report(event, error)
+            except Exception:
+                pass  # a failure to report a failure has nowhere to go
+
+    def _announce(self, event: Event, error: BaseException) -> None:
         announce_failure(self, event, error)
 
     def _log(self, event: Event, error: BaseException) -> None:
@@ -211,9 +232,7 @@ class Subscription:
         """Return the subscription."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Close the subscription."""
         self.close()
 
@@ -227,6 +246,24 @@ class Subscription:
 
 
 _known: weakref.WeakSet[Subscription] = weakref.WeakSet()
+
+
+def _forget_after_fork() -> None:
+    # The threads that were inside a subscriber are the parent's, and so are the locks that they held.
+    for subscription in list(_known):
+        subscription.callers.clear()
+        for tally in (
+            subscription.delivered,
+            subscription.failed,
+            subscription.begun,
+            subscription.ended,
+            *subscription.dropped.values(),
+        ):
+            tally.unlock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_forget_after_fork)
 
 
 def known_subscriptions() -> list[Subscription]:

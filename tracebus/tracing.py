@@ -41,7 +41,6 @@ from .runs import (
     Scope,
     Status,
     check_kind,
-    claim_end,
     get_current,
     leave,
     next_seq,
@@ -186,6 +185,13 @@ def _messages(messages: Any) -> list[dict[str, Any]]:
 
 
 def _message(message: Any) -> dict[str, Any]:
+    try:
+        return _read_message(message)
+    except Exception:  # a property of the app's own class
+        return {"role": "user", "content": message}
+
+
+def _read_message(message: Any) -> dict[str, Any]:
     if isinstance(message, dict):
         return message
     if isinstance(message, tuple) and len(message) == 2:
@@ -216,7 +222,7 @@ class Source:
         self.family = family_of(kind)
         self.sender = sender
         self.tags = check_tags(tags)
-        self.metadata = dict(metadata or {})
+        self.metadata = check_metadata(metadata)
         self.route = route_of(callbacks)
 
 
@@ -224,11 +230,22 @@ def check_tags(tags: Iterable[str]) -> tuple[str, ...]:
     """Return the tags as a tuple; raise ArgumentError when one is no text, or a text was given for a list."""
     if isinstance(tags, str):
         raise ArgumentError(f"tags={tags!r} is one text: give a list of tags, tags=[{tags!r}]")
+    if not isinstance(tags, Iterable):
+        raise ArgumentError(f"tags={tags!r} is no list: give a list of texts")
     checked = tuple(tags)
     for tag in checked:
         if not isinstance(tag, str):
             raise ArgumentError(f"the tag {tag!r} is not a text")
     return checked
+
+
+def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a copy of the metadata; raise ArgumentError when it is no mapping."""
+    if metadata is None:
+        return {}
+    if not isinstance(metadata, Mapping):
+        raise ArgumentError(f"metadata={metadata!r} is no mapping: give a dict")
+    return dict(metadata)
 
 
 # -- one run -----------------------------------------------------------------------------------------------------------
@@ -271,7 +288,7 @@ def _inherit(run: Run, source: Source, scope: Scope) -> None:
     run._scope = scope
     run._route = scope.route
     if source.route is not None:
-        run._route = source.route if scope.route is None else scope.route.joined(source.route)
+        run._route = source.route if scope.route is None else scope.route.with_callable(source.route)
     if scope.tags:
         run.tags = tuple(dict.fromkeys((*scope.tags, *source.tags)))
 
@@ -354,8 +371,10 @@ def end_run(run: Run, colour: Colour, status: Status = "ok") -> Pending:
 
 
 def fail_run(run: Run, colour: Colour, error: BaseException, status: Status | None = None) -> Pending:
-    """End the run with an error, unless it has ended, and say so. What a subscriber raises then is dropped: ``error`` wins."""
-    if not claim_end(run):
+    """End the run with an error, unless it has ended, and say so."""
+    try:
+        open_runs.remove(run)
+    except KeyError:
         return None
     run.status = status or status_of(error)
     run._ended = runs.monotonic_ns()
@@ -366,18 +385,7 @@ def fail_run(run: Run, colour: Colour, error: BaseException, status: Status | No
         return None
     say = colour.last_words if run.status == "cancelled" else colour.say
     said = source.family.failed(run, run.end_ns or 0, next_seq(), error, run.output)
-    try:
-        pending = say(plan, source.sender, said)
-    except Exception:
-        return None  # raise_error: reported where it was raised
-    return None if pending is None else _only_cancellation(pending)
-
-
-async def _only_cancellation(pending: Awaitable[None]) -> None:
-    try:
-        await pending
-    except Exception:
-        pass  # raise_error: reported where it was raised
+    return say(plan, source.sender, said)
 
 
 def status_of(error: BaseException) -> Status:
@@ -465,9 +473,7 @@ class trace:  # reads as a statement: with trace("search"):
             raise
         return run
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """End the run."""
         try:
             self._end(SYNC, error)
@@ -530,7 +536,7 @@ def _emit(signal: Hook[Any] | str, fields: dict[str, Any], colour: Colour) -> Pe
         raise ArgumentError(f"{hook.name} is said by @traced and trace() alone: emit one of {choices}")
     current = get_current()
     run = current.run if isinstance(current, Scope) else current
-    if hook is llm_new_token and run is not None and "token" in fields and "index" not in fields:
+    if hook is llm_new_token and run is not None and fields.keys() in ({"token"}, {"token", "chunk"}):
         return _emit_token(run, colour, **fields)
     try:
         event = hook.event_class(run, wall_now(), next_seq(), **fields)
@@ -544,6 +550,10 @@ def _emit(signal: Hook[Any] | str, fields: dict[str, Any], colour: Colour) -> Pe
 
 
 def _emit_token(run: Run, colour: Colour, token: str, chunk: Any = None) -> Pending:
+    if not isinstance(token, str):
+        raise ArgumentError(f"emit(llm_new_token, token={token!r}): a token is a text")
+    if run.status != "open":
+        return None  # nothing is said after a run's end
     if run.kind in MODEL_KINDS and run._wants_output:
         if run._text is None:
             run._text = []

@@ -53,8 +53,8 @@ def log_to_stdout(
     ``"auto"`` is ``"console"`` on a terminal and in a notebook, and ``"json"``, one object a line, everywhere else.
     Lines go to whatever ``sys.stdout`` is at that moment, or to ``stream``. With ``tokens`` the pieces of a streamed
     answer are written as they come; a secret that is spread over several of them is not recognized. ``capture`` says
-    which content is in the lines, ``"none"``, ``"inputs"``, ``"outputs"`` or ``"all"``, and is what TRACEBUS_CAPTURE says
-    if it is not given; ``redactor`` masks secrets in it, if not given the one that masks everywhere.
+    which content is in the lines, ``"none"``, ``"inputs"``, ``"outputs"`` or ``"all"``, and ``redactor`` masks secrets
+    in it; not given, they are what TRACEBUS_CAPTURE says and the redactor that masks everywhere.
 
     Calling it again replaces what an earlier call for the same stream set up. A stream that is closed or full is
     warned about through ``logging``, at most once a minute; the app hears nothing of it.
@@ -123,9 +123,7 @@ class LogLines:
 
     def _logger_of(self, *processors: Callable[..., Any]) -> _EventLogger:
         # All is given, so that nothing is taken from what the app gave to structlog.configure().
-        logger = structlog.wrap_logger(
-            self._printer, processors=processors, wrapper_class=_EventLogger, context_class=dict
-        )
+        logger = structlog.wrap_logger(self._printer, processors=processors, wrapper_class=_EventLogger, context_class=dict)
         return cast(_EventLogger, logger.bind())
 
     def _choose_for(self, target: Target) -> None:

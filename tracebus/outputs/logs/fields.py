@@ -69,12 +69,16 @@ class FieldsOf:
     def __call__(self, logger: object, level: str, event_dict: Any) -> Fields:
         """Return the fields of the event."""
         # Long, in one piece and with private names, because it runs on every event: each call is 2 % of a line.
-        event = event_dict["event"]
+        event: Event = event_dict["event"]
         event_class = type(event)
         run = event.run
         is_end = event_class in _ENDS
         known = self._known.pop(run, None) if is_end else self._known.get(run)
-        fields: Fields = (known or self._beginning(run)).copy()
+        if known is None:
+            known = self._beginning(run)
+            if run is not None and (event_class in _STARTS or run.status == "open"):
+                self._keep(run, known)
+        fields = known.copy()
         milliseconds = event.time_ns // 1_000_000
         known_milliseconds, timestamp = self._now
         if milliseconds != known_milliseconds:
@@ -118,7 +122,7 @@ class FieldsOf:
         return fields
 
     def _beginning(self, run: Run | None) -> Fields:
-        """Return what is the same in all lines of a run, and room for what is not; keep it while the run is open."""
+        """Return what is the same in all lines of a run, and room for what is not."""
         fields: Fields = {"event": "", "level": "", "timestamp": ""}
         if run is None:
             return fields
@@ -127,11 +131,11 @@ class FieldsOf:
         parent, scope = run.parent, run._scope
         if parent is not None:
             above = self._known.get(parent)
-            fields["parent_run_id"] = str(parent.id) if above is None else above["run_id"]
-            fields["trace_id"] = str(run.trace_id) if above is None else above["trace_id"]
+            fields["parent_run_id"] = _id_text(parent._number()) if above is None else above["run_id"]
+            fields["trace_id"] = _id_text(run._trace_number()) if above is None else above["trace_id"]
         elif scope.remote is not None:
             fields["parent_span_id"] = f"{scope.remote.span_id:016x}"
-            fields["trace_id"] = str(run.trace_id)
+            fields["trace_id"] = _id_text(run._trace_number())
         else:
             fields["trace_id"] = run_id
         fields["name"] = clean_name(run.name)
@@ -140,11 +144,13 @@ class FieldsOf:
             fields["session_id"] = sanitize(scope.session_id, self._redactor)
         if scope.user_id:
             fields["user_id"] = sanitize(scope.user_id, self._redactor)
-        if run.status == "open":
-            if len(self._known) >= OPEN_RUNS_KNOWN:
-                self._known.clear()
-            self._known[run] = fields
         return fields
+
+    def _keep(self, run: Run, beginning: Fields) -> None:
+        """Keep how the lines of a run begin, until it ends."""
+        if len(self._known) >= OPEN_RUNS_KNOWN:  # of those whose end nobody hears
+            self._known.clear()
+        self._known[run] = beginning
 
     def add_params(self, event: LLMStart | ChatModelStart, fields: Fields) -> None:
         """Add how a model is called."""
@@ -191,6 +197,8 @@ class FieldsOf:
 
 
 _ENDS: Final = frozenset((LLMEnd, LLMError, ChainEnd, ChainError, ToolEnd, ToolError, RetrieverEnd, RetrieverError))
+
+_STARTS: Final = frozenset((LLMStart, ChatModelStart, ChainStart, ToolStart, RetrieverStart))
 
 _INPUT: Final[dict[type[Event], str]] = {
     LLMStart: "prompts",

@@ -23,7 +23,7 @@ from typing import Any, Final, Generic, TextIO, TypeVar
 __all__ = ["Printer", "Target"]
 
 PATIENCE_S: Final = 1.0
-"""How long a thread waits for another one's line to be written, in seconds, before it leaves its own to that one."""
+"""How long a thread waits for another one's line to be written, in seconds."""
 LINES_WAITING: Final = 10_000
 """How many lines may be left to the thread that is writing; the oldest give way."""
 WARN_EVERY_S: Final = 60.0
@@ -41,8 +41,8 @@ class Target:
     def __init__(self, stream: TextIO | None) -> None:
         self.stream = stream
         self.is_terminal = _is_terminal(stream)
-        self.encoding, self.is_utf8 = _encoding_of(stream)
-        self._raw = _raw_below(stream) if _is_ascii_based(self.encoding) else None
+        self.encoding, self.is_utf8, is_ascii_based = _encoding_of(stream)
+        self._raw = _raw_below(stream) if is_ascii_based else None
         self._unfinished = b""
 
     def encode(self, text: str) -> bytes:
@@ -61,7 +61,8 @@ class Target:
             return
         if self._raw is None:
             stream.write(line.decode())
-            stream.flush()
+            if hasattr(stream, "flush"):
+                stream.flush()
             return
         stream.flush()
         if self._unfinished:
@@ -91,21 +92,25 @@ def _is_terminal(stream: Any) -> bool:
         return False
 
 
-def _encoding_of(stream: Any) -> tuple[str, bool]:
-    encoding = getattr(stream, "encoding", None) or "utf-8"
+def _encoding_of(stream: Any) -> tuple[str, bool, bool]:
+    """Return the name of the stream's encoding, whether it is UTF-8, and whether what is ASCII is the same in it."""
     try:
-        return encoding, codecs.lookup(encoding).name == "utf-8"
-    except (LookupError, TypeError):
-        return "ascii", False
-
-
-def _is_ascii_based(encoding: str) -> bool:
-    return "\n".encode(encoding) == b"\n"
+        encoding = stream.encoding or "utf-8"
+        return encoding, codecs.lookup(encoding).name == "utf-8", "\n".encode(encoding) == b"\n"
+    except (LookupError, TypeError):  # no text encoding
+        return "ascii", False, False
+    except (AttributeError, ValueError):  # no file
+        return "utf-8", True, False
 
 
 def _raw_below(stream: Any) -> io.RawIOBase | None:
     """Return what is under a text stream of Python's own; a subclass may do something else, as pytest's do."""
-    raw = getattr(stream.buffer, "raw", None) if type(stream) is io.TextIOWrapper else None
+    if type(stream) is not io.TextIOWrapper:
+        return None
+    try:
+        raw = getattr(stream.buffer, "raw", None)
+    except ValueError:  # detached
+        return None
     return raw if isinstance(raw, io.RawIOBase) else None
 
 
@@ -115,9 +120,8 @@ class Printer(Generic[Line]):
     ``finish`` makes bytes of a line for a target. It is called by one thread at a time and in the order of the lines,
     so it may remember what it has seen.
 
-    Nobody waits for ever: a thread that the collector or a signal interrupts in the middle of a line, and that has
-    another one to write then, leaves that to the interrupted call; one that waits for a stuck thread gives up after a
-    second and leaves its line to it.
+    Nobody waits for ever: a thread that cannot write because another one is stuck in the middle of a line, or holds a
+    lock of the stream and waits for this thread in turn, leaves its line to that one after a second.
     """
 
     def __init__(self, given: TextIO | None, finish: Callable[[Line, Target], bytes]) -> None:
@@ -132,7 +136,6 @@ class Printer(Generic[Line]):
     def unlock(self) -> None:
         """Forget what other threads were about to write, as a forked child must: they do not exist there."""
         self._lock = threading.RLock()
-        self._is_writing = False
         self._lines.clear()
 
     def look(self) -> Target:
@@ -144,29 +147,21 @@ class Printer(Generic[Line]):
 
     def msg(self, line: Line | bytes) -> None:
         """Write a line: one of the caller's own, which ``finish`` makes bytes of, or JSON in UTF-8."""
-        lines = self._lines
-        lines.append(line)
+        self._lines.append(line)
         if not self._lock.acquire(True, PATIENCE_S):
             return
-        failed = None
         try:
-            # Invariant: only who set the flag takes lines out, and looks again after clearing it. None stays behind.
-            while lines and not self._is_writing:
-                self._is_writing = True
-                try:
-                    failed = self._write_all(lines) or failed
-                finally:
-                    self._is_writing = False
+            failed = self._write_all()
         finally:
             self._lock.release()
-        if failed is not None:
+        if failed is not None:  # logging has locks of its own, so not while holding ours
             self._warn(failed)
 
     debug = info = warning = error = critical = msg
 
-    def _write_all(self, lines: deque[Line | bytes]) -> Exception | None:
+    def _write_all(self) -> Exception | None:
         failed = None
-        target = self.target
+        lines, target = self._lines, self.target
         while lines:
             line = lines.popleft()
             try:
@@ -187,8 +182,8 @@ class Printer(Generic[Line]):
             return
         self._warned = now
         logging.getLogger("tracebus").warning(
-            "a log line could not be written to %s, the app goes on without it: %r (said once a minute)",
-            getattr(self.target.stream, "name", self.target.stream),
+            "a log line could not be written to %r, and the app goes on without it: %r (said once a minute)",
+            self.target.stream,
             error,
         )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from collections.abc import Callable, Sized
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, cast
 
 from ...events import (
     AgentAction,
@@ -205,15 +205,16 @@ def _tokens(usage: object) -> str:
 def _characters(asked: Any) -> int:
     """Return how many characters of text are in a prompt, or in a message and its parts."""
     content = _content_of(asked)
-    if isinstance(content, str):
-        return str.__len__(content)
-    parts = content if isinstance(content, list) else []
-    texts = (part.get("text") if isinstance(part, dict) else part for part in parts)
-    return sum(str.__len__(text) for text in texts if isinstance(text, str))
+    parts: list[Any] = content if isinstance(content, list) else [content]  # pyright: ignore[reportUnknownVariableType]
+    return sum(str.__len__(text) for part in parts if isinstance(text := _field_of(part, "text"), str))
 
 
 def _content_of(asked: Any) -> Any:
-    return asked.get("content") if isinstance(asked, dict) else asked
+    return _field_of(asked, "content")
+
+
+def _field_of(value: Any, name: str) -> Any:
+    return cast(dict[str, Any], value).get(name) if isinstance(value, dict) else value
 
 
 # -- what each event says ----------------------------------------------------------------------------------------------
@@ -243,9 +244,9 @@ def _words_of_output(row: RowOf, event: LLMEnd | ChainEnd | ToolEnd) -> Words:
 
 
 def _words_of_documents(row: RowOf, event: RetrieverEnd) -> Words:
-    documents = event.documents
+    documents: Sized = event.documents
     if isinstance(documents, (list, tuple)):
-        return {"facts": (*_facts(event.run), _count(len(documents), "document"))}
+        return {"facts": (*_facts(event.run), _count(len(cast(Sized, documents)), "document"))}
     return {"facts": _facts(event.run), **row.output(documents)}
 
 
@@ -271,7 +272,8 @@ def _words_of_text(row: RowOf, event: Text) -> Words:
 
 
 def _words_of_retry(row: RowOf, event: Retry) -> Words:
-    wait = f" in {_duration(event.wait_s)}" if isinstance(event.wait_s, (int, float)) and event.wait_s > 0 else ""
+    wait_s = cast(object, event.wait_s)  # emitted by the app, so it may be anything
+    wait = f" in {_duration(wait_s)}" if isinstance(wait_s, (int, float)) and wait_s > 0 else ""
     return {"name": "retry", "facts": (f"attempt {_number(event.attempt)}{wait}",), **row.error(event.error)}
 
 
@@ -280,8 +282,8 @@ def _words_of_custom(row: RowOf, event: CustomEvent) -> Words:
 
 
 def _words_of_subscriber(row: RowOf, event: SubscriberFailed) -> Words:
-    who = f"{name_of(event.subscriber)} on {event.hook}"
-    return {"sign": "error", "name": "subscriber", **row.error(event.error, who)}
+    name = name_of(event.subscriber).rpartition("<locals>.")[2]
+    return {"sign": "error", "name": "subscriber", **row.error(event.error, f"{name} on {event.hook}")}
 
 
 _ENDS: Final = frozenset((LLMEnd, LLMError, ChainEnd, ChainError, ToolEnd, ToolError, RetrieverEnd, RetrieverError))

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from types import NoneType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from ...payload import Limits, sanitize
 from ...redaction import Redactor
 
-__all__ = ["Failure", "clean_name", "failure_of"]
+__all__ = ["Failure", "clean", "clean_name", "failure_of"]
 
 _OURS: Final = str(Path(__file__).parents[2]) + os.sep
 _STANDARD_LIBRARY: Final = os.path.dirname(os.__file__) + os.sep
@@ -24,6 +24,7 @@ _SHOWN_OF_A_GROUP: Final = 3
 
 _ROOM: Final = 4096
 """Up to how many characters of plain data are masked without being copied and bounded first."""
+_DEPTH: Final = 4
 
 
 def clean(value: Any, redactor: Redactor) -> Any:
@@ -32,32 +33,36 @@ def clean(value: Any, redactor: Redactor) -> Any:
     Most of what is written is plain data already, and short: to copy it twice would cost as much as the whole line.
     """
     try:
-        is_plain = len(value) <= _ROOM if type(value) is str else _room_left(value, _ROOM) >= 0
-    except RuntimeError:  # changed by another thread meanwhile, or no stack left
+        is_plain = len(value) <= _ROOM if type(value) is str else _room_left(value, _ROOM, _DEPTH) >= 0
+    except RuntimeError:  # changed by another thread meanwhile
         is_plain = False
     return redactor.mask(value) if is_plain else sanitize(value, redactor)
 
 
-def _room_left(value: Any, room: int) -> int:
+def _room_left(value: Any, room: int, depth: int) -> int:
     """Return how much of ``room`` strict-JSON data leaves; less than 0 for too much of it, or anything else."""
-    kind = type(value)
+    kind = cast(object, type(value))
     if kind is str:
         return room - len(value)
-    if kind is dict:
+    if kind is dict and depth:
         for name, item in value.items():
             if type(name) is not str:
                 return -1
-            room = _room_left(item, room - len(name) - 16)
+            room = _room_left(item, room - len(name) - _PER_ITEM, depth - 1)
             if room < 0:
                 return -1
         return room
-    if kind is list:
+    if kind is list and depth:
         for item in value:
-            room = _room_left(item, room - 16)
+            room = _room_left(item, room - _PER_ITEM, depth - 1)
             if room < 0:
                 return -1
         return room
-    return room if kind in (int, bool, NoneType) else -1
+    return room if kind in _SMALL else -1
+
+
+_PER_ITEM: Final = 24
+_SMALL: Final[frozenset[object]] = frozenset((int, bool, NoneType))
 
 
 _NAME_LIMITS: Final = Limits(characters=200, size=2000)
@@ -87,7 +92,7 @@ def failure_of(error: BaseException, redactor: Redactor | None = None) -> Failur
     kind, message = _text_of(error, redactor)
     if not isinstance(error, BaseExceptionGroup):
         return Failure(kind, message, _where(error))
-    leaves = list(_leaves(error))
+    leaves = list(_leaves(cast(BaseException, error)))
     told = [": ".join(filter(None, _text_of(leaf, redactor))) for leaf in leaves[:_SHOWN_OF_A_GROUP]]
     return Failure(kind, f"{message}: {'; '.join(told)}", _where(leaves[0]))
 
@@ -100,13 +105,11 @@ def _text_of(error: BaseException, redactor: Redactor | None) -> tuple[str, str]
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
-    waiting = [error]
-    while waiting:
-        one = waiting.pop(0)
-        if isinstance(one, BaseExceptionGroup):
-            waiting[:0] = one.exceptions
-        else:
-            yield one
+    if not isinstance(error, BaseExceptionGroup):
+        yield error
+        return
+    for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
+        yield from _leaves(inner)
 
 
 def _where(error: BaseException) -> str | None:
