@@ -1472,9 +1472,7 @@ assert events == [], events
 
 
 def test_disabled_still_refuses_wrong_options(run_python: Callable[..., Any]) -> None:
-    done = run_python(
-        "-c", "import tracebus; tracebus.traced(kind='no')(print)", env={"TRACEBUS_DISABLED": "1"}, check=False
-    )
+    done = run_python("-c", "import tracebus; tracebus.traced(kind='no')(print)", env={"TRACEBUS_DISABLED": "1"}, check=False)
     assert "unknown kind 'no'" in done.stderr
 
 

@@ -456,9 +456,7 @@ def test_emitting_while_a_background_subscription_is_closed_leaves_nothing_pendi
 # -- overflow ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("overflow", "kept"), [("drop_oldest", ["0", "7", "8", "9"]), ("drop_newest", ["0", "1", "2", "3"])]
-)
+@pytest.mark.parametrize(("overflow", "kept"), [("drop_oldest", ["0", "7", "8", "9"]), ("drop_newest", ["0", "1", "2", "3"])])
 def test_a_full_queue_drops_by_its_policy_and_counts(gate: Gate, overflow: Any, kept: list[str]) -> None:
     subscription = subscribe(gate, "text", delivery="background", queue_size=3, overflow=overflow)
     emit(text, text="0")
@@ -576,8 +574,7 @@ def test_the_counts_add_up_to_what_was_said(count: int) -> None:
         subscribe(failing_async(), "text", delivery="background", queue_size=50),
     ]
     threads = [
-        threading.Thread(target=lambda: [emit(text, text="x") for _ in range(count // 4)], daemon=True)
-        for _ in range(4)
+        threading.Thread(target=lambda: [emit(text, text="x") for _ in range(count // 4)], daemon=True) for _ in range(4)
     ]
     for thread in threads:
         thread.start()
@@ -1280,9 +1277,7 @@ raise ZeroDivisionError
 
 @pytest.mark.parametrize("warm", [True, False], ids=["threads run", "first event at exit"])
 @pytest.mark.parametrize("subscriber", ["sub, delivery='background'", "asub", "asub, delivery='background'", "sub"])
-def test_a_run_open_in_a_daemon_thread_is_closed_as_aborted_at_exit(
-    run_python: Any, subscriber: str, warm: bool
-) -> None:
+def test_a_run_open_in_a_daemon_thread_is_closed_as_aborted_at_exit(run_python: Any, subscriber: str, warm: bool) -> None:
     fn, *options = subscriber.split(", ")
     code = f"""
 subscribe({", ".join([fn, '"chain_error"', '"text"', *options])})

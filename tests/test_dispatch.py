@@ -956,9 +956,7 @@ def cancel_during(backend: str, cancelled: Any, manner: str, hook: str = "chain_
 
 @every_way
 @pytest.mark.parametrize("manner", QUICK)
-def test_the_app_sees_its_cancellation_whatever_a_waiting_subscriber_does(
-    backend: str, cancelled: Any, manner: str
-) -> None:
+def test_the_app_sees_its_cancellation_whatever_a_waiting_subscriber_does(backend: str, cancelled: Any, manner: str) -> None:
     said = cancel_during(backend, cancelled, manner)
     assert (said["cancelled"], said["statuses"]) == (True, ["cancelled"])
     assert (said["current"], said.get("cancelling", 0), said.get("held_up")) == (None, 0, None)
@@ -966,9 +964,7 @@ def test_the_app_sees_its_cancellation_whatever_a_waiting_subscriber_does(
 
 @every_way
 @pytest.mark.parametrize("manner", SLOW)
-def test_a_subscriber_that_keeps_awaiting_does_not_hold_up_a_cancelled_app(
-    backend: str, cancelled: Any, manner: str
-) -> None:
+def test_a_subscriber_that_keeps_awaiting_does_not_hold_up_a_cancelled_app(backend: str, cancelled: Any, manner: str) -> None:
     said = cancel_during(backend, cancelled, manner)
     assert (said["cancelled"], said["statuses"], said.get("held_up")) == (True, ["cancelled"], None)
 
@@ -1169,9 +1165,7 @@ async def test_an_apps_scope_still_works_after_a_subscriber_timed_out_inside_it(
 
 
 @every_way
-def test_the_terminal_event_of_a_cancelled_run_is_heard_before_the_cancellation_goes_on(
-    backend: str, cancelled: Any
-) -> None:
+def test_the_terminal_event_of_a_cancelled_run_is_heard_before_the_cancellation_goes_on(backend: str, cancelled: Any) -> None:
     async def main() -> Any:
         order: list[str] = []
         stage = Stage()

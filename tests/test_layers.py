@@ -186,8 +186,7 @@ def core_needs_little(imports: Iterable[Import]) -> list[str]:
     return [
         str(item)
         for item in imports
-        if room(item.importer) in ("core", "face")
-        and top(item.imported) not in allowed | ALSO_NEEDS.get(item.importer, set())
+        if room(item.importer) in ("core", "face") and top(item.imported) not in allowed | ALSO_NEEDS.get(item.importer, set())
     ]
 
 

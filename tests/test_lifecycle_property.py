@@ -314,9 +314,7 @@ async def hear_slowly(sender: object, event: Event) -> None:
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("slow", [False, True], ids=["heard at once", "heard slowly"])
 @HISTORIES
-def test_an_async_generator_has_one_start_and_one_terminal_whatever_happens(
-    histories: int, slow: bool, backend: str
-) -> None:
+def test_an_async_generator_has_one_start_and_one_terminal_whatever_happens(histories: int, slow: bool, backend: str) -> None:
     def history(script: list[str], moves: list[str], left_to_the_loop: bool) -> None:
         events: list[Event] = []
         kept: list[Any] = []

@@ -89,9 +89,9 @@ values = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(keys, inner) | st.tuples(inner, inner),
     max_leaves=30,
 )
-large = st.tuples(
-    values, st.sampled_from(["a", "é", "👋", '"', "\0", "\ud800", "pwd=x "]), st.integers(0, 100_000)
-).map(lambda parts: [parts[0], parts[1] * parts[2], {parts[1] * parts[2]: parts[0]}] * 5)
+large = st.tuples(values, st.sampled_from(["a", "é", "👋", '"', "\0", "\ud800", "pwd=x "]), st.integers(0, 100_000)).map(
+    lambda parts: [parts[0], parts[1] * parts[2], {parts[1] * parts[2]: parts[0]}] * 5
+)
 
 
 @given(values)
@@ -856,9 +856,7 @@ def test_all_content_is_captured_unless_told(monkeypatch: pytest.MonkeyPatch) ->
     assert default_capture() == "all"
 
 
-@pytest.mark.parametrize(
-    ("given", "meant"), [("none", "none"), ("Inputs", "inputs"), (" OUTPUTS ", "outputs"), ("", "all")]
-)
+@pytest.mark.parametrize(("given", "meant"), [("none", "none"), ("Inputs", "inputs"), (" OUTPUTS ", "outputs"), ("", "all")])
 def test_the_environment_says_what_is_captured(given: str, meant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRACEBUS_CAPTURE", given)
     assert default_capture() == meant
@@ -866,9 +864,7 @@ def test_the_environment_says_what_is_captured(given: str, meant: str, monkeypat
 
 def test_an_unknown_word_for_what_is_captured_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRACEBUS_CAPTURE", "some")
-    with pytest.raises(
-        ValueError, match="unknown TRACEBUS_CAPTURE 'some': set it to one of none, inputs, outputs, all"
-    ):
+    with pytest.raises(ValueError, match="unknown TRACEBUS_CAPTURE 'some': set it to one of none, inputs, outputs, all"):
         default_capture()
 
 

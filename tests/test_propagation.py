@@ -532,9 +532,7 @@ def test_opentelemetry_agrees_about_what_names_a_parent(otel: OpenTelemetry, tra
 
 
 @given(words.filter(lambda text: text == text.strip()), st.lists(words.filter(lambda tag: tag == tag.strip())))
-def test_text_survives_a_service_with_opentelemetry_on_its_way(
-    otel: OpenTelemetry, user_id: str, tags: list[str]
-) -> None:
+def test_text_survives_a_service_with_opentelemetry_on_its_way(otel: OpenTelemetry, user_id: str, tags: list[str]) -> None:
     with scope(user_id=user_id, tags=tags), trace("client") as client:
         sent = inject()
     members = otel.members(sent)

@@ -199,9 +199,9 @@ def test_a_secret_that_a_limit_cuts_is_masked(text: str, start: int) -> None:
 
 
 def test_a_cut_inside_a_text_of_json_is_seen_too() -> None:
-    assert mask_text(
-        '{"a":"x eyJhbGciOiJ…[99 characters]","b":1}'
-    ) == '{"a":"x *******…[99 characters]","b":1}'.replace("*******", MASK)
+    assert mask_text('{"a":"x eyJhbGciOiJ…[99 characters]","b":1}') == '{"a":"x *******…[99 characters]","b":1}'.replace(
+        "*******", MASK
+    )
 
 
 def test_a_cut_between_words_takes_nothing_away() -> None:

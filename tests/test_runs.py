@@ -245,9 +245,7 @@ def test_a_run_that_raises_knows_its_error() -> None:
 def test_a_terminal_event_finds_the_run_ended() -> None:
     seen: list[object] = []
     with (
-        subscribe(
-            lambda sender, event: seen.append((event.run.status, event.run.end_ns == event.time_ns)), "chain_end"
-        ),
+        subscribe(lambda sender, event: seen.append((event.run.status, event.run.end_ns == event.time_ns)), "chain_end"),
         trace("a"),
     ):
         pass

@@ -756,9 +756,7 @@ def test_within_counts_only_what_matched() -> None:
 def test_within_in_the_background_hears_the_run_itself() -> None:
     heard: list[str] = []
     with trace("ours") as run:
-        subscription = subscribe(
-            lambda sender, event: heard.append(event.run.name), "text", within=run, delivery="background"
-        )
+        subscription = subscribe(lambda sender, event: heard.append(event.run.name), "text", within=run, delivery="background")
         say()
         with trace("nested"):
             say()

@@ -32,7 +32,6 @@ from .events import (
     ToolStart,
 )
 from .handlers import AsyncCallbackHandler, BaseCallbackHandler, attach, detach
-from .propagation import extract, inject
 from .runs import Run, Usage, current_run
 from .scopes import scope
 from .signals import (
@@ -64,15 +63,20 @@ from .tracing import aemit, emit, trace
 
 if TYPE_CHECKING:
     from .outputs.logs import log_to_stdout
+    from .propagation import extract, inject
 else:
 
     def __getattr__(name: str) -> object:
-        """Import what renders lines when it is first asked for: structlog takes longer to load than all the rest."""
-        if name != "log_to_stdout":
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from .outputs.logs import log_to_stdout
+        """Import what not every process needs when it is first asked for; structlog takes longer to load than all the rest."""
+        if name == "log_to_stdout":
+            from .outputs.logs import log_to_stdout
 
-        return log_to_stdout
+            return log_to_stdout
+        if name in ("extract", "inject"):
+            from . import propagation
+
+            return getattr(propagation, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 __version__ = "0.1.0"

@@ -107,7 +107,8 @@ def _depth(run: Run) -> int:
 
 
 def _abort_open_runs() -> None:
-    for run in sorted(list(open_runs), key=_depth, reverse=True):  # children first
+    still_open = list(open_runs)  # in one step, while other threads go on
+    for run in sorted(still_open, key=_depth, reverse=True):  # children first
         error = RunAbortedError(f"the interpreter exited while {run.name} was open")
         fail_run(run, SYNC, error, "aborted")
 

@@ -7,14 +7,13 @@ counted, logged and announced, and do not reach the app unless the subscriber as
 from __future__ import annotations
 
 import functools
-import opcode
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import copy_context
 from inspect import isawaitable
 from threading import get_ident
-from types import CodeType, CoroutineType, GeneratorType
-from typing import TYPE_CHECKING, Any, Final
+from types import CoroutineType, GeneratorType
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -215,9 +214,10 @@ def step_rest(guarded: tuple[Connection, ...], sender: object, event: Event, res
     A subscriber that suspends gets a task, because its scopes and time-outs belong to the task that it began in: so it can
     neither swallow the app's cancellation nor be taken for it, and goes on when the app has to leave.
     """
-    outer = get_call()
-    if outer is not None and outer[0] is None:
-        outer = open_call(outer[1])
+    if rest is None and len(guarded) == 1 and guarded[0].is_brief and not _is_behind(guarded[0]):
+        _run_brief(guarded[0], sender, event)
+        return None
+    outer = open_call(get_call())
     errors: list[BaseException] = []
     wakeups: list[Wakeup] = []
     call: Call | None = None
@@ -232,8 +232,8 @@ def step_rest(guarded: tuple[Connection, ...], sender: object, event: Event, res
             set_call(call)
             try:
                 result = connection.call(sender, event=event)
-                if type(result) is CoroutineType and not can_suspend(result.cr_code) and not _is_behind(connection):
-                    _run_through(result)
+                if connection.is_brief and not _is_behind(connection):
+                    next(result.__await__(), None)
                     connection.delivered()
                 elif stepper(result) is not None:
                     wakeups.append(_in_own_task(connection, event, result, errors, outer))
@@ -255,21 +255,15 @@ def step_rest(guarded: tuple[Connection, ...], sender: object, event: Event, res
     return None
 
 
-def _run_through(coroutine: CoroutineType[Any, Any, Any]) -> None:
+def _run_brief(connection: Connection, sender: object, event: Event) -> None:
+    """Run the only subscriber, which never suspends and so cannot await what it says to itself: the path of most."""
     try:
-        coroutine.send(None)
-    except StopIteration:
-        return
-    raise RuntimeError("a coroutine without an await was suspended")
-
-
-@functools.cache
-def can_suspend(code: CodeType) -> bool:
-    """Tell whether a coroutine has an ``await`` in it, also as ``async for`` or ``async with``."""
-    return _AWAIT in code.co_code[::2]
-
-
-_AWAIT: Final = opcode.opmap["GET_AWAITABLE"]
+        next(connection.call(sender, event=event).__await__(), None)
+    except BaseException as error:
+        if (raised := _failed(connection, event, error)) is not None:
+            raise raised from None
+    else:
+        connection.delivered()
 
 
 def _is_behind(connection: Connection) -> bool:
@@ -298,12 +292,9 @@ def _in_own_task(
     finished = loops.Wakeup()
     loop = loops.current_loop()
     if loop is None or _is_behind(connection):
-        lane = lanes.lane_of(connection.subscription)
-        lane.put(connection, event, awaitable)
-        finished.set() if lane.missed_deadline else lane.mark(finished.set)
+        _put_behind(connection, event, awaitable, finished)
         return finished
     subscription = connection.subscription
-    subscription.begun.add()
     call: Call = [subscription, outer]
 
     async def hear() -> None:
@@ -320,8 +311,32 @@ def _in_own_task(
             call[0] = None
             finished.set()
 
-    loop.spawn(hear, copy_context())
+    def lost() -> None:
+        """Count it as dropped when the loop cancelled the task before its first step."""
+        if call[0] is not None:
+            call[0] = None
+            close = getattr(awaitable, "close", None)
+            if close is not None:
+                close()
+            subscription.drop("loop_closed")
+            subscription.ended.add()
+            finished.set()
+
+    try:
+        loop.spawn(hear, copy_context(), on_end=lost)
+        subscription.begun.add()
+    except loops.LoopClosed:
+        _put_behind(connection, event, awaitable, finished)
     return finished
+
+
+def _put_behind(connection: Connection, event: Event, awaitable: Any, finished: Wakeup) -> None:
+    lane = lanes.lane_of(connection.subscription)
+    lane.put(connection, event, awaitable)
+    if lane.missed_deadline:  # nobody waits for it again until it is empty
+        finished.set()
+    else:
+        lane.mark(finished.set)
 
 
 async def _hear(connection: Connection, event: Event, awaitable: Any, errors: list[BaseException]) -> None:
@@ -395,11 +410,11 @@ def connect_receiver(
 ) -> Connection:
     """Decide how ``receiver`` is called, by ``delivery`` or the subscription's."""
     connection = Connection(subscription, receiver, sender, sender_key)
-    delivery = delivery or subscription.delivery
-    if delivery == "thread":
+    how = delivery or subscription.delivery
+    if how == "thread":
         connection.call = functools.partial(_hear_in_thread, receiver)
         connection.is_plain = False
-    elif delivery == "background":
+    elif how == "background":
         lane = lanes.lane_of(subscription, in_thread=not connection.is_async)
         payload.snapshot(None)  # loads it now: a lock of the import system that another thread holds outlives a fork
         connection.call = connection.post = functools.partial(_enqueue, connection, lane, receiver)

@@ -7,7 +7,8 @@ all subscribers. A later version may add fields, never take one away.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from .late import payload
 
@@ -65,41 +66,104 @@ class Event:
         return f"{type(self).__name__}({', '.join((f'run={self.run!r}', *shown))})"
 
 
-class LLMStart(Event):
-    """A text model is about to be called."""
+_NO_PARAMS: Final[Mapping[str, Any]] = MappingProxyType({})
 
-    __slots__ = ("params", "prompts")
+
+def _main_input(inputs: Any, names: tuple[str, ...]) -> tuple[Any, Mapping[str, Any]]:
+    """Split the inputs into the one of that name, else the first, and the rest."""
+    if not isinstance(inputs, dict) or not inputs:
+        return inputs or None, _NO_PARAMS
+    main = next(iter(inputs))
+    if len(inputs) == 1:
+        return inputs[main], _NO_PARAMS
+    for name in names:
+        if name in inputs:
+            main = name
+            break
+    return inputs[main], {key: value for key, value in inputs.items() if key != main}
+
+
+def _prompts(prompt: Any) -> list[str]:
+    if prompt is None:
+        return []
+    if isinstance(prompt, (list, tuple)):
+        return [item if isinstance(item, str) else payload.text_of(item) for item in prompt]
+    return [payload.text_of(prompt)]
+
+
+def _messages(messages: Any) -> list[dict[str, Any]]:
+    if messages is None:
+        return []
+    if isinstance(messages, (list, tuple)):
+        return [_message(message) for message in messages]
+    return [_message(messages)]
+
+
+def _message(message: Any) -> dict[str, Any]:
+    try:
+        return _read_message(message)
+    except Exception:  # a property of the app's own class
+        return {"role": "user", "content": message}
+
+
+def _read_message(message: Any) -> dict[str, Any]:
+    if isinstance(message, dict):
+        return message
+    if isinstance(message, tuple) and len(message) == 2:
+        return {"role": message[0], "content": message[1]}
+    content = getattr(message, "content", None)
+    if content is None:
+        return {"role": "user", "content": message}
+    return {"role": getattr(message, "role", None) or getattr(message, "type", "user"), "content": content}
+
+
+class _Started(Event):
+    """``inputs`` is what the call was given: by parameter name, or the one thing that it is about."""
+
+    __slots__ = ("inputs",)
+    fields: ClassVar[tuple[str, ...]] = ("inputs",)
+
+    def __init__(self, run: Run | None, time_ns: int, seq: int, inputs: Any) -> None:
+        self.run = run
+        self.time_ns = time_ns
+        self.seq = seq
+        self.inputs = inputs
+
+
+class LLMStart(_Started):
+    """A text model is about to be called; the prompts are the input of that name, else the first."""
+
+    __slots__ = ()
     signal_name = "llm_start"
     fields = ("prompts", "params")
 
-    def __init__(self, run: Run | None, time_ns: int, seq: int, prompts: list[str], params: Mapping[str, Any]) -> None:
-        self.run = run
-        self.time_ns = time_ns
-        self.seq = seq
-        self.prompts = prompts
-        self.params = params
+    @property
+    def prompts(self) -> list[str]:
+        """The prompts, as text."""
+        return _prompts(_main_input(self.inputs, ("prompts", "prompt"))[0])
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The other inputs."""
+        return _main_input(self.inputs, ("prompts", "prompt"))[1]
 
 
-class ChatModelStart(Event):
-    """A chat model is about to be called; messages are provider-neutral dicts with ``role`` and ``content``."""
+class ChatModelStart(_Started):
+    """A chat model is about to be called; the messages are the input of that name, else the first."""
 
-    __slots__ = ("messages", "params")
+    __slots__ = ()
     signal_name = "chat_model_start"
     fields = ("messages", "params")
 
-    def __init__(
-        self,
-        run: Run | None,
-        time_ns: int,
-        seq: int,
-        messages: list[dict[str, Any]],
-        params: Mapping[str, Any],
-    ) -> None:
-        self.run = run
-        self.time_ns = time_ns
-        self.seq = seq
-        self.messages = messages
-        self.params = params
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The messages as provider-neutral dicts with ``role`` and ``content``."""
+        return _messages(_main_input(self.inputs, ("messages",))[0])
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The other inputs."""
+        return _main_input(self.inputs, ("messages",))[1]
 
 
 class LLMNewToken(Event):
@@ -120,7 +184,7 @@ class LLMNewToken(Event):
 
 class _Ended(Event):
     __slots__ = ("output",)
-    fields = ("output",)
+    fields: ClassVar[tuple[str, ...]] = ("output",)
 
     def __init__(self, run: Run | None, time_ns: int, seq: int, output: Any) -> None:
         self.run = run
@@ -163,18 +227,11 @@ class LLMError(Failed):
     signal_name = "llm_error"
 
 
-class ChainStart(Event):
+class ChainStart(_Started):
     """A chain, an agent, or another step that is no model, tool or retriever begins."""
 
-    __slots__ = ("inputs",)
+    __slots__ = ()
     signal_name = "chain_start"
-    fields = ("inputs",)
-
-    def __init__(self, run: Run | None, time_ns: int, seq: int, inputs: Any) -> None:
-        self.run = run
-        self.time_ns = time_ns
-        self.seq = seq
-        self.inputs = inputs
 
 
 class ChainEnd(_Ended):
@@ -191,18 +248,12 @@ class ChainError(Failed):
     signal_name = "chain_error"
 
 
-class ToolStart(Event):
+class ToolStart(_Started):
     """A tool is about to be called."""
 
-    __slots__ = ("inputs",)
+    __slots__ = ()
     signal_name = "tool_start"
     fields = ("inputs", "input_str")
-
-    def __init__(self, run: Run | None, time_ns: int, seq: int, inputs: Any) -> None:
-        self.run = run
-        self.time_ns = time_ns
-        self.seq = seq
-        self.inputs = inputs
 
     @property
     def input_str(self) -> str:
@@ -229,18 +280,17 @@ class ToolError(Failed):
     signal_name = "tool_error"
 
 
-class RetrieverStart(Event):
-    """A retriever is about to be asked."""
+class RetrieverStart(_Started):
+    """A retriever is about to be asked; the query is the input of that name, else the first."""
 
-    __slots__ = ("query",)
+    __slots__ = ()
     signal_name = "retriever_start"
     fields = ("query",)
 
-    def __init__(self, run: Run | None, time_ns: int, seq: int, query: Any) -> None:
-        self.run = run
-        self.time_ns = time_ns
-        self.seq = seq
-        self.query = query
+    @property
+    def query(self) -> Any:
+        """What it is asked."""
+        return _main_input(self.inputs, ("query",))[0]
 
 
 class RetrieverEnd(_Ended):

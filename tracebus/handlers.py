@@ -43,7 +43,7 @@ from .signals import (
     tool_error,
     tool_start,
 )
-from .subscriptions import Connection, Receiver, Subscription, identity_of, is_async_callable
+from .subscriptions import Connection, Receiver, Subscription, identity_of, is_async_callable, is_brief
 
 __all__ = ["AsyncCallbackHandler", "BaseCallbackHandler", "Callback", "attach", "detach", "route_of"]
 
@@ -270,8 +270,8 @@ def _own_method(handler: object, name: str) -> Callable[..., Any] | None:
     return None if defined in inherited else method
 
 
-def _receivers(handler: object) -> list[tuple[Hook[Any], Receiver, bool]]:
-    """Return what hears each hook that the handler has a method for, and whether that is async."""
+def _receivers(handler: object) -> list[tuple[Hook[Any], Receiver, Callable[..., Any]]]:
+    """Return what hears each hook that the handler has a method for, and the method."""
     found = []
     for how in _METHODS:
         method = _own_method(handler, how.name)
@@ -280,10 +280,10 @@ def _receivers(handler: object) -> list[tuple[Hook[Any], Receiver, bool]]:
             if method is None and as_llm is not None:
                 method, how = as_llm, _CHAT_AS_LLM
             elif method is not None and as_llm is not None:
-                found.append((how.hook, _with_fallback(handler, method, as_llm), is_async_callable(method)))
+                found.append((how.hook, _with_fallback(handler, method, as_llm), method))
                 continue
         if method is not None:
-            found.append((how.hook, _receiver(handler, method, how), is_async_callable(method)))
+            found.append((how.hook, _receiver(handler, method, how), method))
     return found
 
 
@@ -342,7 +342,7 @@ def connections_of(callback: Callback) -> dict[Hook[Any], Connection]:
     handler = _adapted(callback)
     receivers = _receivers(handler)
     if not receivers and callable(callback):
-        receivers = [(hook, callback, is_async_callable(callback)) for hook in HOOKS.values()]
+        receivers = [(hook, callback, callback) for hook in HOOKS.values()]
     if not receivers:
         choices = ", ".join(how.name for how in _METHODS)
         raise SubscriberError(
@@ -353,20 +353,21 @@ def connections_of(callback: Callback) -> dict[Hook[Any], Connection]:
     )
     subscription.site = site_of_caller(callback)
     subscription.connected_loop = loops.current_loop()
-    is_mixed = any(is_async for _, _, is_async in receivers)
+    is_mixed = any(is_async_callable(method) for _, _, method in receivers)
     in_thread = getattr(handler, "run_inline", True) is False
     return {
-        hook: _connection(subscription, receiver, is_async, is_mixed=is_mixed, in_thread=in_thread)
-        for hook, receiver, is_async in receivers
+        hook: _connection(subscription, receiver, method, is_mixed=is_mixed, in_thread=in_thread)
+        for hook, receiver, method in receivers
     }
 
 
 def _connection(
-    subscription: Subscription, receiver: Receiver, is_async: bool, *, is_mixed: bool, in_thread: bool
+    subscription: Subscription, receiver: Receiver, method: Callable[..., Any], *, is_mixed: bool, in_thread: bool
 ) -> Connection:
-    if is_async:
+    if is_async_callable(method):
         connection = connect_receiver(subscription, receiver)
         connection.is_plain = False
+        connection.is_brief = is_brief(method) and receiver is not method
         return connection
     if is_mixed:
         receiver = queue_behind(subscription, receiver)

@@ -85,10 +85,13 @@ class Loop:
             self._closed = True
             raise LoopClosed from None
 
-    def spawn(self, job: Job, context: Context | None = None) -> None:
-        """Run ``job``, which must not raise, in a task of its own: in a clean context unless one is given."""
+    def spawn(self, job: Job, context: Context | None = None, on_end: Callable[[], object] | None = None) -> None:
+        """Run ``job``, which must not raise, in a task of its own: in a clean context unless one is given.
+
+        ``on_end`` is called afterwards, also when asyncio cancels the task before its first step.
+        """
         clean = context or Context()
-        self._here(lambda: self._start(job, clean))
+        self._here(lambda: self._start(job, clean, on_end))
 
     def spawn_to_the_end(self, job: Job) -> None:
         """Run ``job`` in a clean context, and let it go on for a second when the loop cancels its tasks to close."""
@@ -97,15 +100,27 @@ class Loop:
     def _here(self, start: Callable[[], object]) -> None:
         if self.is_here:
             start()
-        else:
-            self.call_soon(start)
+            return
 
-    def _start(self, job: Job, context: Context) -> Any:
+        def start_if_open() -> None:
+            try:
+                start()
+            except LoopClosed:
+                pass  # whoever wanted it finds the loop closed, and takes over
+
+        self.call_soon(start_if_open)
+
+    def _start(self, job: Job, context: Context, on_end: Callable[[], object] | None = None) -> Any:
         if not self.is_asyncio:
-            return sys.modules["trio"].lowlevel.spawn_system_task(job, context=context)
+            try:
+                return sys.modules["trio"].lowlevel.spawn_system_task(job, context=context)
+            except RuntimeError:  # trio finishes async generators when it takes no more tasks
+                raise LoopClosed from None
         task = self._native.create_task(job(), context=context)
         self._tasks.add(task)  # the loop itself keeps only a weak reference
         task.add_done_callback(self._tasks.discard)
+        if on_end is not None:
+            task.add_done_callback(lambda _: on_end())
         return task
 
     def _start_to_the_end(self, job: Job) -> None:
@@ -201,6 +216,8 @@ def current_loop() -> Loop | None:
 
 
 def _native_loop() -> Any:
+    if "trio" not in sys.modules:  # anyio's question costs a microsecond
+        return sys.modules["asyncio"]._get_running_loop() if "asyncio" in sys.modules else None
     try:
         return current_token().native_token
     except RuntimeError:  # anyio.NoEventLoopError is one; a callback of an asyncio loop is in no task, and yet in the loop
@@ -265,11 +282,11 @@ class _OwnLoop:
     def __init__(self) -> None:
         self._ready = threading.Event()
         self._loop: Loop | None = None
-        self._early: list[Callable[[Loop], None]] = []
+        self._early: list[Callable[[Loop], object]] = []
         self._thread = threading.Thread(target=anyio.run, args=(self._serve,), name="tracebus-loop", daemon=True)
         self._thread.start()
 
-    def call(self, use: Callable[[Loop], None]) -> None:
+    def call(self, use: Callable[[Loop], object]) -> None:
         """Call ``use`` with the loop once it runs."""
         if self._loop is None and threading.current_thread() is self._thread:
             self._early.append(use)  # the collector, or a subscriber, in the thread that makes the loop
@@ -297,7 +314,7 @@ _own: _OwnLoop | None = None
 _own_lock = threading.RLock()
 
 
-def with_own_loop(use: Callable[[Loop], None]) -> None:
+def with_own_loop(use: Callable[[Loop], object]) -> None:
     """Call ``use`` with tracebus's own loop, starting its thread when it does not run yet."""
     global _own
     with _own_lock:  # never held while waiting: the new thread may come here, too

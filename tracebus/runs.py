@@ -139,6 +139,10 @@ class _FromSource:
         return self if run is None else getattr(run._source, self._name)
 
 
+def _from_source() -> Any:
+    return _FromSource()
+
+
 class Run:
     """One call of a chain, model, tool or retriever.
 
@@ -148,12 +152,12 @@ class Run:
     callable stays there, defaults are class attributes, and ids and durations are worked out when they are read.
     """
 
-    name: str = _FromSource()  # type: ignore[assignment]
+    name: str = _from_source()
     """The traced function's qualified name after its last ``<locals>.``, or the name given."""
-    kind: Kind = _FromSource()  # type: ignore[assignment]
-    sender: Any = _FromSource()
+    kind: Kind = _from_source()
+    sender: Any = _from_source()
     """The traced callable, or the name of a ``trace()`` block or integration: what receivers get as sender."""
-    tags: tuple[str, ...] = _FromSource()  # type: ignore[assignment]
+    tags: tuple[str, ...] = _from_source()
     """The tags of the scopes and of the callable."""
     parent: Run | None = None
     """The run in which this one was started, ``None`` at a root."""

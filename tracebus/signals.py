@@ -135,7 +135,7 @@ class Hook(blinker.NamedSignal, Generic[E]):
         check_callable(receiver)
         with _lock:
             subscription = _connected_as(receiver, weak)
-            self.add(connect_receiver(subscription, subscription.target, sender, sender_key(sender)))
+            self.add(connect_receiver(subscription, cast("Receiver", subscription.target), sender, sender_key(sender)))
         self._tell("receiver_connected", receiver=receiver, sender=sender, weak=weak)
         return receiver
 
@@ -171,12 +171,12 @@ class Hook(blinker.NamedSignal, Generic[E]):
             self._rebuild()
 
     @property
-    def is_muted(self) -> bool:  # type: ignore[override]  # blinker has a plain attribute
+    def is_muted(self) -> bool:
         """Whether the signal is silenced; may be set."""
         return self._muted > 0
 
     @is_muted.setter
-    def is_muted(self, muted: bool) -> None:
+    def is_muted(self, muted: bool) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         self._mute(int(muted) - self._muted)
 
     def send(self, sender: Any = None, /, *, event: E, **_: Any) -> list[tuple[Callable[..., Any], Any]]:  # type: ignore[override]
@@ -483,7 +483,7 @@ class _WeakReceiver:
     def __init__(self, receiver: Callable[..., Any]) -> None:
         reference = weakref.WeakMethod if inspect.ismethod(receiver) else weakref.ref
         key = identity_of(receiver)
-        self.__qualname__ = getattr(receiver, "__qualname__", type(receiver).__qualname__)
+        self.__qualname__ = str(getattr(receiver, "__qualname__", type(receiver).__name__))
         self._receiver = reference(receiver, lambda _: _forget(key))
 
     def __call__(self, sender: Any, /, *, event: Event) -> Any:

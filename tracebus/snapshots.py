@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
-from typing import Final, TypeVar
+from collections.abc import Hashable
+from typing import Final, TypeVar, cast
 
 from .events import Event
 from .late import payload
@@ -15,14 +16,10 @@ __all__ = ["run_as_of_now", "snapshot_of"]
 E = TypeVar("E", bound=Event)
 
 _COPIED: Final = {
-    "prompts",
-    "messages",
-    "params",
     "token",
     "chunk",
     "inputs",
     "output",
-    "query",
     "tool_input",
     "return_values",
     "data",
@@ -33,16 +30,21 @@ _COPIED: Final = {
 
 
 @functools.cache
-def _copied_slots(event_class: type[Event]) -> tuple[str, ...]:
-    slots = (name for cls in event_class.__mro__ for name in getattr(cls, "__slots__", ()))
-    return tuple(name for name in slots if name in _COPIED)
+def _slots(event_class: Hashable) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the fields that are copied and those that are kept."""
+    names = [name for cls in cast("type", event_class).__mro__ for name in getattr(cls, "__slots__", ())]
+    return tuple(name for name in names if name in _COPIED), tuple(name for name in names if name not in _COPIED)
 
 
 def snapshot_of(event: E) -> E:
     """Return a copy of ``event`` and of its run whose values are bounded plain data."""
-    said = copy.copy(event)
-    for name in _copied_slots(type(event)):
-        setattr(said, name, payload.snapshot(getattr(event, name)))
+    copied, kept = _slots(cast("Hashable", type(event)))
+    said = event.__class__.__new__(event.__class__)
+    for name in kept:
+        setattr(said, name, getattr(event, name))
+    for name in copied:
+        value = getattr(event, name)
+        setattr(said, name, None if value is None else payload.snapshot(value))
     if event.run is not None:
         said.run = run_as_of_now(event.run)
     return said

@@ -79,7 +79,9 @@ class ScopedLife:
         """Do nothing."""
         return None
 
-    failed = item
+    def failed(self, error: BaseException) -> Pending:
+        """Do nothing."""
+        return None
 
     def thrown_away(self, error: BaseException) -> None:
         """Do nothing."""
@@ -104,7 +106,7 @@ class TracedLife:
         keep_output: bool,
         run: Run | None = None,
     ) -> None:
-        self.inside = run
+        self.inside: Run | Scope | None = run
         self.run = run
         self._source = source
         self._outside = outside
@@ -339,7 +341,7 @@ class _Proxy:
         self._tracebus_steps: Any = None
 
     @property  # type: ignore[misc]
-    def __class__(self) -> type:
+    def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Pass for the stream that it stands for."""
         return type(self._tracebus_stream)
 
@@ -353,7 +355,16 @@ class _Proxy:
         if isinstance(result, Awaitable):
             return self._tracebus_closing(result)
         self._tracebus_life.close_now()
+        self._tracebus_forget()
         return result
+
+    def _tracebus_forget(self) -> None:
+        """Close our own generator, which waits at a yield and has nothing left to await."""
+        if isinstance(self._tracebus_steps, AsyncGenerator):
+            try:
+                self._tracebus_steps.aclose().__await__().send(None)
+            except StopIteration:
+                pass
 
     async def _tracebus_closing(self, closing: Awaitable[Any]) -> Any:
         try:
@@ -362,6 +373,8 @@ class _Proxy:
             await self._tracebus_aend()
 
     async def _tracebus_aend(self) -> None:
+        if self._tracebus_steps is not None:
+            await self._tracebus_steps.aclose()
         pending = self._tracebus_life.closed()
         if pending is not None:
             await pending
@@ -440,7 +453,7 @@ def proxy_of(stream: Any, life: TracedLife) -> _Proxy:
 
 
 def _from_iterator(iterable: Iterable[Any]) -> Generator[Any, Any, None]:
-    for item in iterable:  # not "yield from", which would close the stream with us: that is its owner's to do
+    for item in iterable:  # noqa: UP028  # "yield from" would close the stream with us, and that is its owner's to do
         yield item
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import opcode
 import os
 import threading
 import time
@@ -109,6 +110,7 @@ class Connection:
         "callers",
         "delivered",
         "is_async",
+        "is_brief",
         "is_plain",
         "key",
         "post",
@@ -130,6 +132,7 @@ class Connection:
         self.sender_key = sender_key
         self.is_async = is_async_callable(receiver)
         self.is_plain = not self.is_async
+        self.is_brief = self.is_async and is_brief(receiver)
         self.call: Callable[..., Any] = receiver
         self.post: Callable[..., Any] = receiver
 
@@ -303,6 +306,18 @@ def is_async_callable(target: Any) -> bool:
     if inspect.iscoroutinefunction(target):
         return True
     return not inspect.isroutine(target) and inspect.iscoroutinefunction(getattr(target, "__call__", None))  # noqa: B004
+
+
+def is_brief(target: Any) -> bool:
+    """Tell whether ``target`` is a coroutine function that never suspends, because there is no ``await`` in it."""
+    while isinstance(target, functools.partial):
+        target = target.func
+    function = target if inspect.isroutine(target) else getattr(target, "__call__", None)  # noqa: B004
+    code = getattr(function, "__code__", None)
+    return code is not None and bool(code.co_flags & inspect.CO_COROUTINE) and _AWAIT not in code.co_code[::2]
+
+
+_AWAIT: Final = opcode.opmap["GET_AWAITABLE"]  # also of "async for" and "async with"
 
 
 def check_callable(target: object) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from types import MappingProxyType, TracebackType
-from typing import Any, Final, TypeAlias
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from . import runs
 from .dispatch import (
@@ -26,14 +26,10 @@ from .dispatch import (
 )
 from .errors import ArgumentError
 from .events import (
-    ChatModelStart,
     Event,
     LLMNewToken,
-    LLMStart,
-    RetrieverStart,
 )
 from .handlers import Callback, route_of
-from .late import payload
 from .runs import (
     ROOT_SCOPE,
     Kind,
@@ -73,6 +69,9 @@ from .signals import (
     tool_start,
 )
 
+if TYPE_CHECKING:
+    from .subscriptions import Connection
+
 __all__ = ["aemit", "emit", "trace"]
 
 Deliver: TypeAlias = Callable[[Plan, object, Event], Awaitable[None] | None]
@@ -96,50 +95,25 @@ ASYNC: Final = Colour(step_rest, deliver_async, deliver_shielded)
 
 
 class Family:
-    """The hooks through which runs of some kinds speak, and the events said there.
+    """The hooks through which runs of some kinds speak, and the events said there."""
 
-    ``start_event`` is a class with ``inputs``, or None where ``started`` makes the event from them.
-    """
+    __slots__ = ("end", "end_event", "error", "failed", "start", "start_event")
 
-    __slots__ = ("end", "end_event", "error", "failed", "start", "start_event", "started")
-
-    def __init__(
-        self,
-        start: Hook[Any],
-        end: Hook[Any],
-        error: Hook[Any],
-        started: Callable[[Run, Any], Event] | None = None,
-    ) -> None:
+    def __init__(self, start: Hook[Any], end: Hook[Any], error: Hook[Any]) -> None:
         self.start = start
         self.end = end
         self.error = error
-        self.started = started
-        self.start_event = start.event_class if started is None else None
+        self.start_event = start.event_class
         self.end_event = end.event_class
         self.failed = error.event_class
 
 
-def _llm_started(run: Run, inputs: Any) -> Event:
-    prompt, params = _main_input(inputs, ("prompts", "prompt"))
-    prompts = [prompt] if isinstance(prompt, str) else _prompts(prompt)
-    return LLMStart(run, run.start_ns, next_seq(), prompts, params)
-
-
-def _chat_model_started(run: Run, inputs: Any) -> Event:
-    messages, params = _main_input(inputs, ("messages",))
-    return ChatModelStart(run, run.start_ns, next_seq(), _messages(messages), params)
-
-
-def _retriever_started(run: Run, inputs: Any) -> Event:
-    return RetrieverStart(run, run.start_ns, next_seq(), _main_input(inputs, ("query",))[0])
-
-
 _CHAIN: Final = Family(chain_start, chain_end, chain_error)
 _FAMILIES: Final[dict[str, Family]] = {
-    "llm": Family(llm_start, llm_end, llm_error, _llm_started),
-    "chat_model": Family(chat_model_start, llm_end, llm_error, _chat_model_started),
+    "llm": Family(llm_start, llm_end, llm_error),
+    "chat_model": Family(chat_model_start, llm_end, llm_error),
     "tool": Family(tool_start, tool_end, tool_error),
-    "retriever": Family(retriever_start, retriever_end, retriever_error, _retriever_started),
+    "retriever": Family(retriever_start, retriever_end, retriever_error),
 }
 
 
@@ -149,57 +123,6 @@ def family_of(kind: str) -> Family:
 
 
 MODEL_KINDS: Final = frozenset({"llm", "chat_model"})
-
-
-_NO_PARAMS: Final[Mapping[str, Any]] = MappingProxyType({})
-
-
-def _main_input(inputs: Any, names: tuple[str, ...]) -> tuple[Any, Mapping[str, Any]]:
-    """Split the inputs into the one of that name, else the first, and the rest."""
-    if not isinstance(inputs, dict) or not inputs:
-        return inputs or None, _NO_PARAMS
-    main = next(iter(inputs))
-    if len(inputs) == 1:
-        return inputs[main], _NO_PARAMS
-    for name in names:
-        if name in inputs:
-            main = name
-            break
-    return inputs[main], {key: value for key, value in inputs.items() if key != main}
-
-
-def _prompts(prompt: Any) -> list[str]:
-    if prompt is None:
-        return []
-    if isinstance(prompt, (list, tuple)):
-        return [item if isinstance(item, str) else payload.text_of(item) for item in prompt]
-    return [payload.text_of(prompt)]
-
-
-def _messages(messages: Any) -> list[dict[str, Any]]:
-    if messages is None:
-        return []
-    if isinstance(messages, (list, tuple)):
-        return [_message(message) for message in messages]
-    return [_message(messages)]
-
-
-def _message(message: Any) -> dict[str, Any]:
-    try:
-        return _read_message(message)
-    except Exception:  # a property of the app's own class
-        return {"role": "user", "content": message}
-
-
-def _read_message(message: Any) -> dict[str, Any]:
-    if isinstance(message, dict):
-        return message
-    if isinstance(message, tuple) and len(message) == 2:
-        return {"role": message[0], "content": message[1]}
-    content = getattr(message, "content", None)
-    if content is None:
-        return {"role": "user", "content": message}
-    return {"role": getattr(message, "role", None) or getattr(message, "type", "user"), "content": content}
 
 
 class Source:
@@ -271,8 +194,8 @@ def open_run(source: Source, outside: Run | Scope | None, inputs: Any) -> Run:
         run.parent = outside
         scope = outside._scope
     elif outside is not None:
-        run.parent = outside.run
-        scope = outside  # type: ignore[assignment]
+        scope = cast("Scope", outside)
+        run.parent = scope.run
     if scope is not ROOT_SCOPE:
         _inherit(run, source, scope)
     elif source.route is not None:
@@ -302,16 +225,12 @@ def say_start(run: Run, colour: Colour) -> Pending:
         plan = hook.plan_for(source.sender, run)
     if plan is None:
         return None
-    start_event = source.family.start_event
-    if start_event is None:
-        said = source.family.started(run, run.inputs)
-    else:
-        said = new(start_event)
-        said.run = run
-        said.time_ns = run.start_ns
-        said.seq = next_seq()
-        said.inputs = run.inputs  # type: ignore[attr-defined]
-    rest = call_plain(plan.plain, source.sender, said)
+    said: Any = new(source.family.start_event)
+    said.run = run
+    said.time_ns = run.start_ns
+    said.seq = next_seq()
+    said.inputs = run.inputs
+    rest = call_plain(plan.plain, source.sender, said) if plan.plain else None
     if plan.guarded or rest is not None:
         return colour.rest(plan.guarded, source.sender, said, rest)
     return None
@@ -336,7 +255,7 @@ def say_token(run: Run, token: str, chunk: Any, colour: Colour) -> Pending:
     said.token = token
     said.index = index
     said.chunk = chunk
-    rest = call_plain(plan.plain, sender, said)
+    rest = call_plain(plan.plain, sender, said) if plan.plain else None
     if plan.guarded or rest is not None:
         return colour.rest(plan.guarded, sender, said, rest)
     return None
@@ -364,7 +283,7 @@ def end_run(run: Run, colour: Colour, status: Status = "ok") -> Pending:
     said.output = run.output
     if status == "closed_early":
         return colour.last_words(plan, source.sender, said)
-    rest = call_plain(plan.plain, source.sender, said)
+    rest = call_plain(plan.plain, source.sender, said) if plan.plain else None
     if plan.guarded or rest is not None:
         return colour.rest(plan.guarded, source.sender, said, rest)
     return None
@@ -479,7 +398,8 @@ class trace:  # reads as a statement: with trace("search"):
             self._end(SYNC, error)
         finally:
             self._leave()
-            settle(self._run)  # type: ignore[arg-type]
+            assert self._run is not None
+            settle(self._run)
 
     async def __aenter__(self) -> Run:
         """Start the run and make it current; async subscribers have heard it before the block begins."""
@@ -510,6 +430,7 @@ class trace:  # reads as a statement: with trace("search"):
 
 # -- events of the app's own -------------------------------------------------------------------------------------------
 
+_OF_A_TOKEN: Final = frozenset({"token", "chunk"})
 _EMITTABLE: Final = (llm_new_token, agent_action, agent_finish, text, retry, custom_event)
 
 
@@ -530,13 +451,15 @@ async def aemit(signal: Hook[Any] | str, **fields: Any) -> None:
 
 
 def _emit(signal: Hook[Any] | str, fields: dict[str, Any], colour: Colour) -> Pending:
+    current = get_current()
+    if signal is llm_new_token and type(current) is Run and fields.keys() <= _OF_A_TOKEN:
+        return _emit_token(current, colour, **fields)
     hook = signal if isinstance(signal, Hook) else HOOKS.signal(signal)
     if hook not in _EMITTABLE:
         choices = ", ".join(hook.name for hook in _EMITTABLE)
         raise ArgumentError(f"{hook.name} is said by @traced and trace() alone: emit one of {choices}")
-    current = get_current()
     run = current.run if isinstance(current, Scope) else current
-    if hook is llm_new_token and run is not None and fields.keys() in ({"token"}, {"token", "chunk"}):
+    if hook is llm_new_token and run is not None and fields.keys() <= _OF_A_TOKEN:
         return _emit_token(run, colour, **fields)
     try:
         event = hook.event_class(run, wall_now(), next_seq(), **fields)
@@ -549,12 +472,12 @@ def _emit(signal: Hook[Any] | str, fields: dict[str, Any], colour: Colour) -> Pe
     return None if plan is None else colour.say(plan, sender, event)
 
 
-def _emit_token(run: Run, colour: Colour, token: str, chunk: Any = None) -> Pending:
+def _emit_token(run: Run, colour: Colour, token: str | None = None, chunk: Any = None) -> Pending:
     if not isinstance(token, str):
         raise ArgumentError(f"emit(llm_new_token, token={token!r}): a token is a text")
     if run.status != "open":
         return None  # nothing is said after a run's end
-    if run.kind in MODEL_KINDS and run._wants_output:
+    if run._wants_output and run._source.kind in MODEL_KINDS:
         if run._text is None:
             run._text = []
         run._text.append(token)

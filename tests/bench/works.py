@@ -110,22 +110,20 @@ async def a_turn() -> None:
     await asyncio.sleep(0)
 
 
-def async_ear(
-    awaits: Awaits | None = None,
-) -> tuple[Callable[..., Awaitable[None]], Callable[[], int]]:
-    """Return an async subscriber that counts, and awaits that first if it is given, and what reads its count."""
+def async_ear(awaits: Awaits | None = None) -> tuple[Callable[..., Awaitable[None]], Callable[[], int]]:
+    """Return an async subscriber that counts, after what it awaits if that is given, and what reads its count."""
     heard = 0
 
     async def hear(sender: object, event: Event) -> None:
         nonlocal heard
         heard += 1
 
-    async def hear_after(sender: object, event: Event) -> None:
+    async def hear_later(sender: object, event: Event) -> None:
         nonlocal heard
-        await awaits()
+        await (awaits or nothing)()
         heard += 1
 
-    return (hear_after if awaits else hear), lambda: heard
+    return (hear_later if awaits else hear), lambda: heard
 
 
 # -- a chain that calls a model ----------------------------------------------------------------------------------------

@@ -205,7 +205,7 @@ def _tokens(usage: object) -> str:
 def _characters(asked: Any) -> int:
     """Return how many characters of text are in a prompt, or in a message and its parts."""
     content = _content_of(asked)
-    parts: list[Any] = content if isinstance(content, list) else [content]  # pyright: ignore[reportUnknownVariableType]
+    parts: list[Any] = content if isinstance(content, list) else [content]
     return sum(str.__len__(text) for part in parts if isinstance(text := _field_of(part, "text"), str))
 
 
