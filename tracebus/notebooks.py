@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -35,7 +36,11 @@ def site_of_caller(target: object) -> CellSite | None:
     if getattr(named, "__module__", None) == "__main__" and "<" not in name:
         return CellSite((name,), shell.execution_count)
     frame = _cell_frame(sys._getframe(1))
-    return None if frame is None else CellSite((frame.f_code.co_filename, frame.f_lineno), shell.execution_count)
+    if frame is None:
+        return None
+    # IPython numbers the files that its cells pretend to be; what is the same in a re-run is the text.
+    text = "".join(linecache.getlines(frame.f_code.co_filename))
+    return CellSite((text, frame.f_lineno), shell.execution_count)
 
 
 def _running_shell() -> Any:

@@ -223,6 +223,9 @@ class Layout:
         text, used = row.text, flow.used
         while text:
             piece = head(text, page.width - used)
+            if text[max(len(piece) - 1, 0) : len(piece) + 1].isascii() and len(piece) < len(text):
+                # In scripts with blanks a line breaks behind one; a word that has none goes to a line of its own.
+                piece = piece[: piece.rfind(" ") + 1] or ("" if used > len(margin) else piece)
             if (not piece and used > len(margin)) or used > page.width:
                 written, used = f"{written}\n{page.paint(margin, DIM)}", len(margin)
                 continue
