@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextvars import copy_context
 from inspect import isawaitable
 from threading import get_ident
-from types import CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -72,16 +71,8 @@ def deliver_async(plan: Plan, sender: object, event: Event) -> Awaitable[None] |
     """
     rest = call_plain(plan.plain, sender, event)
     if plan.guarded or rest is not None:
-        return step_rest(plan.guarded, sender, event, rest)
+        return await_rest(plan.guarded, sender, event, rest)
     return None
-
-
-def stepper(result: Any) -> Any:
-    """Return what of an awaitable can be stepped with ``send`` and ``throw``, or None when ``result`` is a plain value."""
-    if isinstance(result, CoroutineType) or (isinstance(result, GeneratorType) and isawaitable(result)):
-        return result
-    make = getattr(type(result), "__await__", None)
-    return None if make is None else make(result)
 
 
 class Rest:
@@ -135,7 +126,7 @@ def _noted(connection: Connection, result: object, rest: Rest | None) -> Rest | 
     """Keep an awaitable for later; any other value that a subscriber returns is nobody's business."""
     if result is UNCOUNTED:
         return rest
-    if stepper(result) is None:
+    if not isawaitable(result):
         connection.delivered()
         return rest
     rest = rest or Rest()
@@ -208,7 +199,7 @@ def _post_deferred(call: Call) -> None:
         _post(connection, sender, event, Rest())
 
 
-def step_rest(guarded: tuple[Connection, ...], sender: object, event: Event, rest: Rest | None) -> Awaitable[None] | None:
+def await_rest(guarded: tuple[Connection, ...], sender: object, event: Event, rest: Rest | None) -> Awaitable[None] | None:
     """Run the async subscribers that never suspend here and now, the others in tasks of their own; return the wait for those.
 
     A subscriber that suspends gets a task, because its scopes and time-outs belong to the task that it began in: so it can
@@ -235,7 +226,7 @@ def step_rest(guarded: tuple[Connection, ...], sender: object, event: Event, res
                 if connection.is_brief and not _is_behind(connection):
                     next(result.__await__(), None)
                     connection.delivered()
-                elif stepper(result) is not None:
+                elif isawaitable(result):
                     wakeups.append(_in_own_task(connection, event, result, errors, outer))
                 elif result is not UNCOUNTED:
                     connection.delivered()
@@ -341,7 +332,7 @@ def _put_behind(connection: Connection, event: Event, awaitable: Any, finished: 
 
 async def _hear(connection: Connection, event: Event, awaitable: Any, errors: list[BaseException]) -> None:
     try:
-        if stepper(awaitable) is not None:
+        if isawaitable(awaitable):
             await awaitable
     except BaseException as error:
         if loops.is_being_cancelled():  # nobody else knows this task: the loop is closing
@@ -364,7 +355,7 @@ def _failed(connection: Connection, event: Event, error: BaseException) -> BaseE
 
 def _queue(connection: Connection, event: Event, result: Any) -> None:
     """Have an awaitable that came up in sync code awaited, in order."""
-    if stepper(result) is None:
+    if not isawaitable(result):
         connection.delivered()
         return
     lane = lanes.lane_of(connection.subscription)
@@ -378,7 +369,7 @@ def _queue(connection: Connection, event: Event, result: Any) -> None:
 
 def wait_for_queued(run: Run) -> None:
     """Wait, at the end of the outermost run of a thread without a loop, for what its trace queued."""
-    waiting = [lane for lane in run._queued_on or () if not lane.missed_deadline]
+    waiting = [lane for lane in list(run._queued_on or ()) if not lane.missed_deadline]
     for lane in lanes.wait_for(waiting, lanes.PATIENCE_S):
         lane.missed_deadline = True
 
@@ -425,7 +416,7 @@ def connect_receiver(
 async def _hear_in_thread(receiver: Receiver, sender: object, /, *, event: Event) -> None:
     # A thread that blocks cannot be cancelled; the app that is cancelled does not wait for it.
     result = await to_thread.run_sync(functools.partial(receiver, sender, event=event), abandon_on_cancel=True)
-    if stepper(result) is not None:
+    if isawaitable(result):
         await result
 
 

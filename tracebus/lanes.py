@@ -11,7 +11,6 @@ import os
 import queue
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +23,7 @@ from .calls import Call, next_deferred, set_call
 from .events import Event
 from .loops import Loop, LoopClosed
 from .runs import set_current
-from .subscriptions import UNCOUNTED, Connection, Subscription, Tally
+from .subscriptions import UNCOUNTED, Connection, Subscription, Tally, known_subscriptions
 
 __all__ = ["PATIENCE_S", "Lane", "busy_lanes", "lane_of", "wait_for", "wait_for_async"]
 
@@ -190,7 +189,10 @@ class Lane:
         for home in (loops.current_loop(), loops.host_loop(), self.subscription.connected_loop):
             if home is not None and home.is_running and self._spawned_on(home):
                 return
-        loops.with_own_loop(self._spawned_on)
+        try:
+            loops.with_own_loop(self._spawned_on)
+        except RuntimeError:  # no new threads once the interpreter shuts down
+            anyio.run(self._drain)
 
     def _spawned_on(self, home: Loop) -> bool:
         try:
@@ -297,22 +299,22 @@ class Lane:
             self._wake.put(False)
 
 
-_lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
+def _all_lanes() -> list[Lane]:
+    return [subscription.lane for subscription in known_subscriptions() if subscription.lane is not None]
 
 
 def lane_of(subscription: Subscription, *, in_thread: bool = False) -> Lane:
     """Return the subscription's queue, made when it is first needed."""
     if subscription.lane is None:
         subscription.lane = Lane(subscription, in_thread)
-        _lanes.add(subscription.lane)
     return subscription.lane
 
 
 def busy_lanes() -> list[Lane]:
     """Return the lanes on which something waits or is being delivered."""
-    for lane in list(_lanes):
+    for lane in _all_lanes():
         lane.revive()
-    return [lane for lane in list(_lanes) if lane.pending]
+    return [lane for lane in _all_lanes() if lane.pending]
 
 
 def wait_for(waiting: list[Lane], timeout_s: float) -> list[Lane]:
@@ -336,7 +338,7 @@ async def wait_for_async(waiting: list[Lane], timeout_s: float) -> list[Lane]:
 
 
 def _forget_after_fork() -> None:
-    for lane in list(_lanes):
+    for lane in _all_lanes():
         lane.forget_after_fork()
 
 

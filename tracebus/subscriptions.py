@@ -177,7 +177,8 @@ class Subscription:
         self.site: CellSite | None = None
         self._disconnect = disconnect
         self._logged: dict[type[BaseException], float] = {}
-        _known.add(self)
+        key_in_known = id(self)
+        _known[key_in_known] = weakref.ref(self, lambda _: _known.pop(key_in_known, None))
 
     @property
     def stats(self) -> SubscriberStats:
@@ -248,12 +249,13 @@ class Subscription:
         )
 
 
-_known: weakref.WeakSet[Subscription] = weakref.WeakSet()
+_known: dict[int, weakref.ref[Subscription]] = {}
+"""Not a WeakSet, which cannot be listed while another thread adds to it."""
 
 
 def _forget_after_fork() -> None:
     # The threads that were inside a subscriber are the parent's, and so are the locks that they held.
-    for subscription in list(_known):
+    for subscription in known_subscriptions():
         subscription.callers.clear()
         for tally in (
             subscription.delivered,
@@ -271,7 +273,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 def known_subscriptions() -> list[Subscription]:
     """Return every subscription that somebody still holds."""
-    return list(_known)
+    return [subscription for reference in list(_known.values()) if (subscription := reference()) is not None]
 
 
 announce_failure: Callable[[Subscription, Event, BaseException], None] = lambda *_: None  # noqa: E731

@@ -16,12 +16,12 @@ from . import runs
 from .dispatch import (
     Plan,
     Rest,
+    await_rest,
     call_plain,
     deliver,
     deliver_async,
     deliver_shielded,
     post_rest,
-    step_rest,
     wait_for_queued,
 )
 from .errors import ArgumentError
@@ -91,7 +91,7 @@ class Colour:
 
 
 SYNC: Final = Colour(post_rest, deliver, deliver)
-ASYNC: Final = Colour(step_rest, deliver_async, deliver_shielded)
+ASYNC: Final = Colour(await_rest, deliver_async, deliver_shielded)
 
 
 class Family:
