@@ -21,7 +21,8 @@ from tracebus.events import Event
 from tracebus.runs import Run, open_runs, set_current
 from tracebus.signals import isolated
 
-HISTORIES = pytest.mark.parametrize("histories", [200, pytest.param(10_000, marks=pytest.mark.long)])
+# There are seven properties: 1 500 histories of each make more than 10 000.
+HISTORIES = pytest.mark.parametrize("histories", [200, pytest.param(1_500, marks=pytest.mark.long)])
 STARTS = {"llm_start", "chain_start"}
 TERMINALS = {"llm_end", "llm_error", "chain_end", "chain_error"}
 
