@@ -152,10 +152,6 @@ class Loop:
             for scope in self._outliving:
                 scope.deadline = anyio.current_time() + LAST_WORDS_S
 
-    def call_later(self, delay_s: float, callback: Callable[[], object]) -> None:
-        """Call ``callback`` in ``delay_s`` seconds (asyncio, in the loop's thread)."""
-        self._native.call_later(delay_s, callback)
-
     def cancel_count(self) -> int:
         """Return how often the task that runs here has been asked to end (asyncio; trio keeps asking, so 0 there)."""
         if not self.is_asyncio:
@@ -225,19 +221,13 @@ def _native_loop() -> Any:
         return None if asyncio is None else asyncio._get_running_loop()
 
 
-def cancel_count() -> int:
-    """Return how often the task that runs here has been asked to end, where the backend counts."""
-    loop = current_loop()
-    return 0 if loop is None else loop.cancel_count()
-
-
-def is_being_cancelled(before: int = 0) -> bool:
-    """Tell whether the task that runs here has been asked to end since the count was ``before``."""
+def is_being_cancelled() -> bool:
+    """Tell whether the task that runs here has been asked to end."""
     loop = current_loop()
     if loop is None:
         return False
     if loop.is_asyncio:
-        return loop.cancel_count() > before
+        return loop.cancel_count() > 0
     return anyio.current_effective_deadline() == -math.inf
 
 

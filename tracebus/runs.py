@@ -379,16 +379,7 @@ def check_kind(kind: str) -> Kind:
 
 
 open_runs: set[Run] = set()
-"""Every run that has started and not ended. Adding and removing are single atomic operations."""
-
-
-def claim_end(run: Run) -> bool:
-    """Return True to exactly one caller: the one that may say how the run ended."""
-    try:
-        open_runs.remove(run)
-    except KeyError:
-        return False
-    return True
+"""Every run that has started and not ended. Whoever takes a run out, in one atomic step, is the one that says how it ended."""
 
 
 def _forget_after_fork() -> None:

@@ -264,7 +264,7 @@ def say_token(run: Run, token: str, chunk: Any, colour: Colour) -> Pending:
 def end_run(run: Run, colour: Colour, status: Status = "ok") -> Pending:
     """End the run with what is in ``run.output``, unless it has ended, and say so."""
     try:
-        open_runs.remove(run)  # as claim_end does
+        open_runs.remove(run)
     except KeyError:
         return None
     run.status = status
