@@ -97,10 +97,21 @@ class RemoteParent(NamedTuple):
     tracestate: str = ""
 
 
+Finder: TypeAlias = "Callable[[], Run | None]"
+
+finders: tuple[Finder, ...] = ()
+"""Each returns the run that is current in a framework that keeps it in a place of its own; ``sources`` adds to them."""
+
+
+def elsewhere() -> tuple[Run, ...]:
+    """Return the runs that are current in frameworks."""
+    return tuple(found for find in finders if (found := find()) is not None)
+
+
 class Scope:
     """Hold what every run started inside inherits. Immutable: a nested scope is a new one."""
 
-    __slots__ = ("metadata", "outside", "owner", "remote", "route", "run", "session_id", "tags", "user_id")
+    __slots__ = ("_seen", "metadata", "outside", "owner", "remote", "route", "run", "session_id", "tags", "user_id")
 
     def __init__(
         self,
@@ -124,6 +135,7 @@ class Scope:
         self.remote = remote
         self.owner = owner
         self.outside = outside
+        self._seen = elsewhere() if finders else ()
 
 
 ROOT_SCOPE: Final = Scope()
@@ -187,6 +199,7 @@ class Run:
     _wants_output: bool = True
     _said: Run | None = None
     _queued_on: set[Lane] | None = None
+    _seen: tuple[Run, ...] = ()  # what was current in frameworks when it started
 
     @property
     def end_ns(self) -> int | None:
@@ -325,15 +338,45 @@ get_current: Final = _current.get
 set_current: Final = _current.set
 
 
+def innermost() -> Run | Scope | None:
+    """Return what is current here or in a framework, whichever is further in.
+
+    What was opened while a framework's run was current knows that one: it is further in until the framework has another.
+    """
+    current = get_current()
+    for found in elsewhere():
+        if current is None or found not in current._seen:
+            current = found
+    return current
+
+
+def see_again(inside: Run | Scope | None) -> None:
+    """Make ``inside``, which becomes current, the innermost: a stream is stepped wherever its consumer is."""
+    if inside is not None:
+        inside._seen = elsewhere()
+
+
+def find_with(finder: Finder) -> Callable[[], None]:
+    """Ask ``finder``, too, from now on; return what ends that."""
+    global finders
+    finders = (*finders, finder)
+
+    def forget() -> None:
+        global finders
+        finders = tuple(known for known in finders if known is not finder)
+
+    return forget
+
+
 def current_run() -> Run | None:
     """Return the innermost open run of this context, or ``None`` outside one."""
-    current = get_current()
+    current = innermost()
     return current.run if isinstance(current, Scope) else current
 
 
 def current_scope() -> Scope:
     """Return what a run started here would inherit."""
-    current = get_current()
+    current = innermost()
     if current is None:
         return ROOT_SCOPE
     return current if isinstance(current, Scope) else current._scope
@@ -346,11 +389,12 @@ def leave(run: Run, outside: Run | Scope | None) -> None:
     is current there is none of our business.
     """
     current = get_current()
-    if current is run or _is_inside(current, run):
+    if current is run or is_inside(current, run):
         set_current(outside)
 
 
-def _is_inside(current: Run | Scope | None, run: Run) -> bool:
+def is_inside(current: Run | Scope | None, run: Run) -> bool:
+    """Tell whether ``current`` is ``run``, or nested in it."""
     while current is not None and current is not run:
         current = current.run if isinstance(current, Scope) else current.parent
     return current is run

@@ -11,7 +11,8 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator, Iterable
 from typing import Any, Final, Protocol, Self
 
-from .runs import Run, Scope, get_current, leave, set_current
+from . import runs
+from .runs import Run, Scope, get_current, innermost, leave, set_current
 from .tracing import (
     ASYNC,
     MODEL_KINDS,
@@ -109,7 +110,7 @@ class TracedLife:
         self.inside: Run | Scope | None = run
         self.run = run
         self._source = source
-        self._outside = outside
+        self._outside = innermost() if runs.finders else outside
         self._inputs = inputs
         self.colour = colour
         self._token_of = token_of
@@ -122,7 +123,7 @@ class TracedLife:
         """Open the run, unless the call that made the stream has."""
         if self.run is not None:
             return None
-        self.inside = self.run = open_run(self._source, self._outside, self._inputs())
+        self.inside = self.run = open_run(self._source, self._outside, self._inputs(), outside_is_sure=True)
         self.run._wants_output = self._kept is not None
         return say_start(self.run, self.colour)
 
@@ -215,6 +216,8 @@ def step_generator(steps: Generator[Any, Any, Any], life: Life) -> Generator[Any
     while True:
         outside = get_current()
         set_current(life.inside)
+        if runs.finders:
+            runs.see_again(life.inside)
         try:
             if not begun:
                 begun = True
@@ -255,6 +258,8 @@ async def step_async_generator(steps: AsyncGenerator[Any, Any], life: Life) -> A
     while True:
         outside = get_current()
         set_current(life.inside)
+        if runs.finders:
+            runs.see_again(life.inside)
         thrown_away = False
         try:
             if not begun:

@@ -38,6 +38,7 @@ from .runs import (
     Status,
     check_kind,
     get_current,
+    innermost,
     leave,
     next_seq,
     open_runs,
@@ -179,9 +180,16 @@ new: Final = object.__new__
 functions that every traced call goes through, and nobody else."""
 
 
-def open_run(source: Source, outside: Run | Scope | None, inputs: Any) -> Run:
-    """Make a run of ``source``, a child of what is ``outside``, and make it current. Nothing is said yet."""
+def open_run(source: Source, outside: Run | Scope | None, inputs: Any, *, outside_is_sure: bool = False) -> Run:
+    """Make a run of ``source``, a child of what is ``outside``, and make it current. Nothing is said yet.
+
+    A framework's run that is further in than what is ``outside`` becomes the parent, unless ``outside_is_sure``.
+    """
     run = new(Run)
+    if runs.finders:
+        run._seen = runs.elsewhere()
+        if not outside_is_sure:
+            outside = innermost()
     run._source = source
     run.start_ns = runs.wall_ns()
     run._started = runs.monotonic_ns()
@@ -451,16 +459,23 @@ async def aemit(signal: Hook[Any] | str, **fields: Any) -> None:
 
 
 def _emit(signal: Hook[Any] | str, fields: dict[str, Any], colour: Colour) -> Pending:
-    current = get_current()
+    current = innermost()
     if signal is llm_new_token and type(current) is Run and fields.keys() <= _OF_A_TOKEN:
-        return _emit_token(current, colour, **fields)
+        return say_own_token(current, colour, **fields)
     hook = signal if isinstance(signal, Hook) else HOOKS.signal(signal)
     if hook not in _EMITTABLE:
         choices = ", ".join(hook.name for hook in _EMITTABLE)
         raise ArgumentError(f"{hook.name} is said by @traced and trace() alone: emit one of {choices}")
     run = current.run if isinstance(current, Scope) else current
     if hook is llm_new_token and run is not None and fields.keys() <= _OF_A_TOKEN:
-        return _emit_token(run, colour, **fields)
+        return say_own_token(run, colour, **fields)
+    return say(hook, run, fields, colour, current)
+
+
+def say(
+    hook: Hook[Any], run: Run | None, fields: dict[str, Any], colour: Colour, current: Run | Scope | None = None
+) -> Pending:
+    """Say something on a run, or on none; raise ArgumentError for fields that the hook's event does not have."""
     try:
         event = hook.event_class(run, wall_now(), next_seq(), **fields)
     except TypeError as error:
@@ -472,7 +487,8 @@ def _emit(signal: Hook[Any] | str, fields: dict[str, Any], colour: Colour) -> Pe
     return None if plan is None else colour.say(plan, sender, event)
 
 
-def _emit_token(run: Run, colour: Colour, token: str | None = None, chunk: Any = None) -> Pending:
+def say_own_token(run: Run, colour: Colour, token: str | None = None, chunk: Any = None) -> Pending:
+    """Say a token, and make it a part of the run's output unless something keeps that."""
     if not isinstance(token, str):
         raise ArgumentError(f"emit(llm_new_token, token={token!r}): a token is a text")
     if run.status != "open":
