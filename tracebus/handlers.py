@@ -291,7 +291,7 @@ def _receiver(handler: object, method: Callable[..., Any], how: _Method) -> Rece
     accepted = _accepted_keywords(method)
     ignored_by = how.ignored_by if how.ignored_by is not None and hasattr(handler, how.ignored_by) else None
 
-    def hear(sender: Any, /, *, event: Any) -> Any:
+    def hear(sender: Any, event: Any) -> Any:
         if ignored_by is not None and getattr(handler, ignored_by):
             return None
         positional, keywords = how.arguments(event)
@@ -307,13 +307,13 @@ def _with_fallback(handler: object, method: Callable[..., Any], as_llm: Callable
     chat = next(how for how in _METHODS if how.hook is chat_model_start)
     first, second = _receiver(handler, method, chat), _receiver(handler, as_llm, _CHAT_AS_LLM)
 
-    def hear(sender: Any, /, *, event: Any) -> Any:
+    def hear(sender: Any, event: Any) -> Any:
         try:
             return first(sender, event=event)
         except NotImplementedError:
             return second(sender, event=event)
 
-    async def hear_async(sender: Any, /, *, event: Any) -> None:
+    async def hear_async(sender: Any, event: Any) -> None:
         try:
             await (first(sender, event=event) or _nothing())
         except NotImplementedError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["lanes", "logging", "loops", "payload", "random", "to_thread", "uuid"]
+__all__ = ["lanes", "logging", "loops", "payload", "to_thread", "uuid"]
 
 
 class _Late:
@@ -26,7 +26,6 @@ class _Late:
 
 if TYPE_CHECKING:
     import logging
-    import random
     import uuid
 
     from anyio import to_thread
@@ -37,6 +36,5 @@ else:
     logging = _Late("logging")
     loops = _Late("tracebus.loops")
     payload = _Late("tracebus.payload")
-    random = _Late("random")
     to_thread = _Late("anyio.to_thread")
     uuid = _Late("uuid")

@@ -119,6 +119,7 @@ class Hook(blinker.NamedSignal, Generic[E]):
     def __init__(self, event_class: type[E]) -> None:
         self._connections: tuple[Connection, ...] = ()
         self._filtered: dict[object, Plan | None] = {}
+        self.is_filtered = False
         self._muted = 0
         self.event_class = event_class
         self.plan: Plan | None = None
@@ -257,6 +258,7 @@ class Hook(blinker.NamedSignal, Generic[E]):
         self._filtered = {
             key: Plan.of(unique(c for c in heard if c.sender_key is None or c.sender_key == key)) for key in by_sender
         }
+        self.is_filtered = bool(self._filtered)
         self.plan = Plan.of(unique(c for c in heard if c.sender_key is None))
         self.version += 1
         bus.live = any(hook.plan is not None or hook._filtered for hook in HOOKS.values())
@@ -443,11 +445,11 @@ def _check_delivery(fn: Receiver, delivery: Delivery | None, raise_error: bool) 
 
 
 def _within(ancestor: Run, hear: Callable[..., Any]) -> Callable[..., Any]:
-    def hear_if_within(sender: Any, /, *, event: Event) -> Any:
+    def hear_if_within(sender: Any, event: Event) -> Any:
         run = event.run
         while run is not None and run is not ancestor:
             run = run.parent
-        return UNCOUNTED if run is None else hear(sender, event=event)
+        return UNCOUNTED if run is None else hear(sender, event)
 
     return hear_if_within
 

@@ -110,7 +110,7 @@ class TracedLife:
         self.inside: Run | Scope | None = run
         self.run = run
         self._source = source
-        self._outside = innermost() if runs.finders else outside
+        self._outside = innermost() if runs.finders is not None else outside
         self._inputs = inputs
         self.colour = colour
         self._token_of = token_of
@@ -216,7 +216,7 @@ def step_generator(steps: Generator[Any, Any, Any], life: Life) -> Generator[Any
     while True:
         outside = get_current()
         set_current(life.inside)
-        if runs.finders:
+        if runs.finders is not None:
             runs.see_again(life.inside)
         try:
             if not begun:
@@ -258,7 +258,7 @@ async def step_async_generator(steps: AsyncGenerator[Any, Any], life: Life) -> A
     while True:
         outside = get_current()
         set_current(life.inside)
-        if runs.finders:
+        if runs.finders is not None:
             runs.see_again(life.inside)
         thrown_away = False
         try:
