@@ -7,10 +7,10 @@ counted, logged and announced, and do not reach the app unless the subscriber as
 from __future__ import annotations
 
 import functools
+from _thread import get_ident  # threading would be a twentieth of what importing tracebus takes
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import copy_context
 from inspect import isawaitable
-from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import anyio

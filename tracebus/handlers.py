@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from .dispatch import connect_receiver, queue_behind
 from .errors import MissingExtraError, SubscriberError
@@ -221,13 +221,16 @@ def _custom_event(event: Any) -> Arguments:
     return (event.name, event.data), keywords
 
 
-class _Method(NamedTuple):
+class _Method:
     """How one method of a handler hears one hook."""
 
-    name: str
-    hook: Hook[Any]
-    ignored_by: str | None
-    arguments: Callable[[Any], Arguments]
+    __slots__ = ("arguments", "hook", "ignored_by", "name")
+
+    def __init__(self, name: str, hook: Hook[Any], ignored_by: str | None, arguments: Callable[[Any], Arguments]) -> None:
+        self.name = name
+        self.hook = hook
+        self.ignored_by = ignored_by
+        self.arguments = arguments
 
 
 _METHODS: Final = (

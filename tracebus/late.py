@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["lanes", "logging", "loops", "payload", "to_thread", "uuid"]
+__all__ = ["copy", "fnmatch", "lanes", "logging", "loops", "payload", "to_thread", "uuid"]
 
 
 class _Late:
@@ -25,6 +25,8 @@ class _Late:
 
 
 if TYPE_CHECKING:
+    import copy
+    import fnmatch
     import logging
     import uuid
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
     from . import lanes, loops, payload
 else:
+    copy = _Late("copy")
+    fnmatch = _Late("fnmatch")
     lanes = _Late("tracebus.lanes")
     logging = _Late("logging")
     loops = _Late("tracebus.loops")

@@ -10,10 +10,11 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from .errors import ArgumentError
 from .late import uuid
+from .values import Value
 
 if TYPE_CHECKING:
     from .lanes import Lane
@@ -84,17 +85,20 @@ class Usage:
         return f"Usage({', '.join(f'{name}={value}' for name, value in self.as_dict().items())})"
 
 
-class RemoteParent(NamedTuple):
+class RemoteParent(Value):
     """Name a parent in another process by its trace and its span.
 
     ``trace_id`` holds the 128 bits of the trace, ``span_id`` the 64 bits of the parent's span; ``sampled`` and
     ``tracestate`` travel on as they came (W3C Trace Context, level 1).
     """
 
-    trace_id: uuid.UUID
-    span_id: int
-    sampled: bool = True
-    tracestate: str = ""
+    __slots__ = ("sampled", "span_id", "trace_id", "tracestate")
+
+    def __init__(self, trace_id: uuid.UUID, span_id: int, sampled: bool = True, tracestate: str = "") -> None:
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.sampled = sampled
+        self.tracestate = tracestate
 
 
 Finder: TypeAlias = "Callable[[], Run | None]"
@@ -290,15 +294,18 @@ def _uuid7(time_ns: int, bits: int) -> int:
     return (milliseconds & 0xFFFF_FFFF_FFFF) << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | bits
 
 
-class Instruments(NamedTuple):
+class Instruments(Value):
     """Where times and ids come from; tests replace it through ``tracebus.testing``.
 
     ``bits_of`` makes the 62 bits that tell a run's id from others of its instant, of the number of its start event.
     """
 
-    wall_ns: Callable[[], int]
-    monotonic_ns: Callable[[], int]
-    bits_of: Callable[[int], int]
+    __slots__ = ("bits_of", "monotonic_ns", "wall_ns")
+
+    def __init__(self, wall_ns: Callable[[], int], monotonic_ns: Callable[[], int], bits_of: Callable[[int], int]) -> None:
+        self.wall_ns = wall_ns
+        self.monotonic_ns = monotonic_ns
+        self.bits_of = bits_of
 
 
 _62_BITS: Final = (1 << 62) - 1
@@ -321,9 +328,10 @@ def _scattering() -> Callable[[int], int]:
     return scatter
 
 
-wall_ns, monotonic_ns, _bits_of = Instruments(time.time_ns, time.perf_counter_ns, _scattering())
+wall_ns: Callable[[], int] = time.time_ns
+monotonic_ns: Callable[[], int] = time.perf_counter_ns
 
-_since: list[tuple[int, Callable[[int], int]]] = [(0, _bits_of)]
+_since: list[tuple[int, Callable[[int], int]]] = [(0, _scattering())]
 """What makes the bits of ids, since which event: an id is worked out when it is read, perhaps in a forked child."""
 
 
@@ -344,8 +352,8 @@ def use_instruments(instruments: Instruments) -> Instruments:
     """Take times and ids from ``instruments`` from now on; return what was used before."""
     global wall_ns, monotonic_ns
     before = Instruments(wall_ns, monotonic_ns, _since[-1][1])
-    wall_ns, monotonic_ns, bits_of = instruments
-    _since.append((next_seq(), bits_of))
+    wall_ns, monotonic_ns = instruments.wall_ns, instruments.monotonic_ns
+    _since.append((next_seq(), instruments.bits_of))
     return before
 
 

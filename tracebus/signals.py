@@ -6,11 +6,10 @@ an emission reads one attribute and never waits.
 
 from __future__ import annotations
 
-import fnmatch
 import inspect
 import os
-import threading
 import weakref
+from _thread import RLock  # threading would be a twentieth of what importing tracebus takes
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Generic, TypeVar, cast
@@ -43,7 +42,7 @@ from .events import (
     ToolError,
     ToolStart,
 )
-from .late import loops
+from .late import fnmatch, loops
 from .notebooks import site_of_caller
 from .runs import Run, next_seq, wall_now
 from .subscriptions import (
@@ -105,7 +104,7 @@ class _Bus:
 
 
 bus: Final = _Bus()
-_lock = threading.RLock()
+_lock = RLock()
 
 
 class Hook(blinker.NamedSignal, Generic[E]):
@@ -556,7 +555,7 @@ def isolated() -> Iterator[None]:
 def _unlock_after_fork() -> None:
     # A thread of the parent may have held the lock; it does not exist here.
     global _lock
-    _lock = threading.RLock()
+    _lock = RLock()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

@@ -7,10 +7,10 @@ import inspect
 import itertools
 import opcode
 import os
-import threading
 import time
 import types
 import weakref
+from _thread import RLock  # threading would be a twentieth of what importing tracebus takes
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Self, TypeAlias, get_args
@@ -78,12 +78,12 @@ class Tally:
     def __init__(self) -> None:
         self.steps = itertools.count()  # next() of it counts, too, and is what the hot path does
         self._reads = 0
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self.add: Callable[[], int] = self.steps.__next__
 
     def unlock(self) -> None:
         """Take a new lock, in a forked child."""
-        self._lock = threading.RLock()
+        self._lock = RLock()
 
     @property
     def value(self) -> int:
