@@ -531,7 +531,7 @@ def test_flush_is_not_done_while_the_last_event_is_being_delivered(gate: Gate) -
     results: list[bool] = []
     waiter = threading.Thread(target=lambda: results.append(flush(10)))
     waiter.start()
-    while not any(tracebus.lanes.busy_lanes()[0]._entries for _ in [0]):  # flush has left its mark
+    while not tracebus.lanes.busy_lanes()[0]._queue:  # flush has left its mark
         time.sleep(0.001)
     emit(text, text="1")  # overtakes nothing: the gate is closed
     waiter.join(0.3)

@@ -9,10 +9,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
+from .counts import SubscriberStats, drops
 from .errors import ArgumentError, RunAbortedError, WrongThreadError
 from .late import lanes, loops
 from .runs import Run, open_runs
-from .subscriptions import SubscriberStats, drops, known_subscriptions
+from .subscriptions import known_subscriptions
 from .tracing import SYNC, fail_run
 
 if TYPE_CHECKING:

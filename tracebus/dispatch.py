@@ -9,18 +9,18 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from contextvars import copy_context
 from inspect import isawaitable
 from threading import get_ident
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from .calls import Call, defer, get_call, next_deferred, open_call, set_call
-from .events import Event, Failed
-from .late import lanes, loops, payload, to_thread
+from .events import Event
+from .late import awaiting, lanes, loops, payload, to_thread
 from .runs import Run
-from .snapshots import snapshot_of
+from .snapshots import rough_size_of, size_of_run, sized_snapshot_of
 from .subscriptions import UNCOUNTED, Callers, Connection, Delivery, Receiver, Subscription
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from .loops import Wakeup
 
 __all__ = ["Plan", "connect_receiver", "deliver", "deliver_async", "deliver_shielded", "wait_for_queued"]
+
+SAMPLED = 17
+"""Of how many brief calls one is timed: prime, so that no rhythm of the app's is met."""
 
 DEADLINE_S = 1.0
 """How long the terminal event of a cancelled run may take to be delivered, in seconds."""
@@ -42,7 +45,7 @@ class Plan:
     __slots__ = ("connections", "guarded", "plain")
 
     def __init__(self, connections: Iterable[Connection]) -> None:
-        ordered = sorted(connections, key=lambda connection: not connection.is_plain)
+        ordered = sorted(connections, key=lambda connection: (not connection.is_plain, connection.is_async))
         self.connections = tuple(ordered)
         self.plain = tuple(connection for connection in ordered if connection.is_plain)
         self.guarded = tuple(connection for connection in ordered if not connection.is_plain)
@@ -94,6 +97,7 @@ def call_plain(plain: tuple[Connection, ...], sender: object, event: Event) -> R
     rest: Rest | None = None
     thread = get_ident()
     for connection in plain:
+        connection.matched()
         callers = connection.callers
         if thread in callers:
             _wait_for_return(callers, thread, connection, sender, event)
@@ -135,7 +139,7 @@ def _noted(connection: Connection, result: object, rest: Rest | None) -> Rest | 
 
 
 def _noted_failure(connection: Connection, event: Event, error: BaseException, rest: Rest | None) -> Rest | None:
-    raised = _failed(connection, event, error)
+    raised = connection.failed(event, error)
     if raised is not None:
         rest = rest or Rest()
         rest.raised = rest.raised or raised
@@ -154,7 +158,7 @@ def _call_late(late: list[Any]) -> None:
             if result is not UNCOUNTED:
                 _queue(connection, event, result)
         except BaseException as error:
-            _failed(connection, event, error)
+            connection.failed(event, error)
         finally:
             waiting.extend(callers.pop(get_ident(), None) or ())
 
@@ -168,6 +172,9 @@ def post_rest(guarded: tuple[Connection, ...], sender: object, event: Event, res
     call: Call | None = None
     try:
         for connection in guarded:
+            if connection.within is not None and not connection.hears(event):
+                continue
+            connection.matched()
             if outer is not None and defer(outer, connection, sender, event):
                 continue
             call = [connection.subscription, outer]
@@ -182,14 +189,16 @@ def post_rest(guarded: tuple[Connection, ...], sender: object, event: Event, res
 
 
 def _post(connection: Connection, sender: object, event: Event, rest: Rest) -> None:
+    began = perf_counter_ns()
     try:
         result = connection.post(sender, event=event)
         if result is None:
             connection.delivered()
+            connection.subscription.timing.add(perf_counter_ns() - began)
         elif result is not UNCOUNTED:
             _queue(connection, event, result)
     except BaseException as error:
-        rest.raised = _failed(connection, event, error) or rest.raised
+        rest.raised = connection.failed(event, error) or rest.raised
 
 
 def _post_deferred(call: Call) -> None:
@@ -210,28 +219,33 @@ def await_rest(guarded: tuple[Connection, ...], sender: object, event: Event, re
         return None
     outer = open_call(get_call())
     errors: list[BaseException] = []
-    wakeups: list[Wakeup] = []
+    waits: list[Wakeup | None] = []
     call: Call | None = None
     if rest is not None:
         errors += [rest.raised] if rest.raised is not None else []
-        wakeups += [_in_own_task(connection, event, result, errors, outer) for connection, result in rest.awaitables]
+        waits += [awaiting.in_own_task(connection, event, result, errors, outer) for connection, result in rest.awaitables]
     try:
         for connection in guarded:
+            if connection.within is not None and not connection.hears(event):
+                continue
+            connection.matched()
             if outer is not None and defer(outer, connection, sender, event):
                 continue
             call = [connection.subscription, outer]
             set_call(call)
+            began = perf_counter_ns()
             try:
                 result = connection.call(sender, event=event)
                 if connection.is_brief and not _is_behind(connection):
-                    next(result.__await__(), None)
-                    connection.delivered()
-                elif isawaitable(result):
-                    wakeups.append(_in_own_task(connection, event, result, errors, outer))
+                    result = next(result.__await__(), None)
+                if isawaitable(result):
+                    waits.append(awaiting.in_own_task(connection, event, result, errors, outer))
                 elif result is not UNCOUNTED:
                     connection.delivered()
+                    connection.subscription.timing.add(perf_counter_ns() - began)
             except BaseException as error:
-                _noted_error(connection, event, error, errors)
+                raised = connection.failed(event, error)
+                errors += [raised] if raised is not None else []
             if len(call) == 2:
                 call[0] = None
             else:
@@ -239,6 +253,7 @@ def await_rest(guarded: tuple[Connection, ...], sender: object, event: Event, re
     finally:
         if call is not None:  # an interrupt must not leave a call open for ever
             call[0] = None
+    wakeups = [wait for wait in waits if wait is not None]
     if wakeups:
         return _heard(wakeups, errors)
     if errors:
@@ -248,25 +263,22 @@ def await_rest(guarded: tuple[Connection, ...], sender: object, event: Event, re
 
 def _run_brief(connection: Connection, sender: object, event: Event) -> None:
     """Run the only subscriber, which never suspends and so cannot await what it says to itself: the path of most."""
+    began = 0 if connection.matched() % SAMPLED else perf_counter_ns()
     try:
         next(connection.call(sender, event=event).__await__(), None)
     except BaseException as error:
-        if (raised := _failed(connection, event, error)) is not None:
+        if (raised := connection.failed(event, error)) is not None:
             raise raised from None
     else:
         connection.delivered()
+        if began:
+            connection.subscription.timing.add(perf_counter_ns() - began)
 
 
 def _is_behind(connection: Connection) -> bool:
     """Whether the subscriber still has something to hear that came before."""
     lane = connection.subscription.lane
     return lane is not None and lane.is_busy
-
-
-def _noted_error(connection: Connection, event: Event, error: BaseException, errors: list[BaseException]) -> None:
-    raised = _failed(connection, event, error)
-    if raised is not None:
-        errors.append(raised)
 
 
 async def _heard(wakeups: list[Wakeup], errors: list[BaseException]) -> None:
@@ -276,90 +288,13 @@ async def _heard(wakeups: list[Wakeup], errors: list[BaseException]) -> None:
         raise errors[0]
 
 
-def _in_own_task(
-    connection: Connection, event: Event, awaitable: Any, errors: list[BaseException], outer: Call | None
-) -> Wakeup:
-    """Have an awaitable awaited in a task of its own, or behind what came before; return what is set when it was."""
-    finished = loops.Wakeup()
-    loop = loops.current_loop()
-    if loop is None or _is_behind(connection):
-        _put_behind(connection, event, awaitable, finished)
-        return finished
-    subscription = connection.subscription
-    call: Call = [subscription, outer]
-
-    async def hear() -> None:
-        set_call(call)
-        try:
-            try:
-                await _hear(connection, event, awaitable, errors)
-            finally:
-                subscription.ended.add()
-            while deferred := next_deferred(call):
-                connection_, sender, said = deferred
-                await _hear(connection_, said, connection_.call(sender, event=said), [])
-        finally:
-            call[0] = None
-            finished.set()
-
-    def lost() -> None:
-        """Count it as dropped when the loop cancelled the task before its first step."""
-        if call[0] is not None:
-            call[0] = None
-            close = getattr(awaitable, "close", None)
-            if close is not None:
-                close()
-            subscription.drop("loop_closed")
-            subscription.ended.add()
-            finished.set()
-
-    try:
-        loop.spawn(hear, copy_context(), on_end=lost)
-        subscription.begun.add()
-    except loops.LoopClosed:
-        _put_behind(connection, event, awaitable, finished)
-    return finished
-
-
-def _put_behind(connection: Connection, event: Event, awaitable: Any, finished: Wakeup) -> None:
-    lane = lanes.lane_of(connection.subscription)
-    lane.put(connection, event, awaitable)
-    if lane.missed_deadline:  # nobody waits for it again until it is empty
-        finished.set()
-    else:
-        lane.mark(finished.set)
-
-
-async def _hear(connection: Connection, event: Event, awaitable: Any, errors: list[BaseException]) -> None:
-    try:
-        if isawaitable(awaitable):
-            await awaitable
-    except BaseException as error:
-        if loops.is_being_cancelled():  # nobody else knows this task: the loop is closing
-            connection.subscription.drop("loop_closed")
-            raise
-        _noted_error(connection, event, error, errors)
-    else:
-        if awaitable is not UNCOUNTED:
-            connection.delivered()
-
-
-def _failed(connection: Connection, event: Event, error: BaseException) -> BaseException | None:
-    """Count and report a failure; return it when the emitter is to see it. An interrupt is the app's: it goes on up."""
-    if isinstance(error, KeyboardInterrupt):
-        raise error
-    connection.subscription.fail(event, error)
-    # Where the app is failing already, its own exception wins.
-    return error if connection.subscription.raise_error and not isinstance(event, Failed) else None
-
-
 def _queue(connection: Connection, event: Event, result: Any) -> None:
     """Have an awaitable that came up in sync code awaited, in order."""
     if not isawaitable(result):
         connection.delivered()
         return
     lane = lanes.lane_of(connection.subscription)
-    lane.put(connection, event, result)
+    lane.put(connection, event, result, rough_size_of(event))
     if event.run is not None and loops.current_loop() is None:
         root = event.run._root()
         if root._queued_on is None:
@@ -421,8 +356,9 @@ async def _hear_in_thread(receiver: Receiver, sender: object, /, *, event: Event
 
 
 def _enqueue(connection: Connection, lane: Lane, receiver: Receiver, sender: object, /, *, event: Event) -> object:
-    said = snapshot_of(event)
-    lane.put(connection, said, functools.partial(receiver, sender, event=said))
+    said, size = sized_snapshot_of(event)
+    size += size_of_run(said.run, lane.number)
+    lane.put(connection, said, functools.partial(receiver, sender, event=said), size)
     return UNCOUNTED
 
 
@@ -434,7 +370,7 @@ def queue_behind(subscription: Subscription, receiver: Receiver) -> Callable[...
     def hear(sender: object, /, *, event: Event) -> object:
         if not lane.is_busy:
             return receiver(sender, event=event)
-        lane.put(connection, event, functools.partial(receiver, sender, event=event))
+        lane.put(connection, event, functools.partial(receiver, sender, event=event), rough_size_of(event))
         return UNCOUNTED
 
     return hear

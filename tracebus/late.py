@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["lanes", "logging", "loops", "payload", "random", "to_thread", "uuid"]
+__all__ = ["awaiting", "lanes", "logging", "loops", "payload", "random", "to_thread", "uuid"]
 
 
 class _Late:
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
     from anyio import to_thread
 
-    from . import lanes, loops, payload
+    from . import awaiting, lanes, loops, payload
 else:
+    awaiting = _Late("tracebus.awaiting")
     lanes = _Late("tracebus.lanes")
     logging = _Late("logging")
     loops = _Late("tracebus.loops")
