@@ -286,7 +286,6 @@ async def test_the_outermost_run_of_a_worker_thread_waits() -> None:
     assert await anyio.to_thread.run_sync(work) == ["chain_start", "chain_end"]
 
 
-@pytest.mark.xfail(reason="not yet: a worker thread's outermost run does not wait when its root is in a loop", strict=False)
 async def test_the_outermost_run_of_a_worker_thread_waits_also_inside_an_async_run() -> None:
     recorder = Recorder()
     subscribe(recorder.note_async, "chain_end")
@@ -897,7 +896,6 @@ def test_a_loop_that_is_closed_without_a_word_loses_only_what_was_being_heard() 
     assert (subscription.stats.matched, subscription.stats.pending) == (3, 0)
 
 
-@pytest.mark.xfail(reason="not yet: a drain that a closed loop left behind keeps the loop", strict=False)
 def test_a_loop_that_was_closed_without_a_word_is_let_go() -> None:
     async def main() -> None:
         subscribe(Recorder().note_async, "text")
@@ -1150,7 +1148,6 @@ in_child(work)
     assert run_python("-c", FORKED + code).stdout == "['child', 'child', 'child']\n"
 
 
-@pytest.mark.xfail(reason="not yet: a fork in the middle of a queue's change", strict=False)
 @needs_fork
 @pytest.mark.parametrize("forks", [10, full(300, 600)])
 def test_no_forked_child_hangs_while_threads_emit_and_ask_for_stats(run_python: Any, forks: int) -> None:
@@ -1222,7 +1219,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.xfail(reason="not yet: children of a forkserver that had imported tracebus", strict=False)
 @pytest.mark.parametrize("imported", ["early", "late"])
 @pytest.mark.parametrize(
     "method", [pytest.param("fork", marks=needs_fork), "spawn", pytest.param("forkserver", marks=needs_fork)]

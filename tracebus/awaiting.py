@@ -17,7 +17,12 @@ from .loops import Wakeup
 from .snapshots import rough_size_of
 from .subscriptions import Connection
 
-__all__ = ["in_own_task"]
+__all__ = ["get_ready", "in_own_task"]
+
+
+def get_ready() -> None:
+    """Import now what async subscribers need."""
+    loops.get_ready()
 
 
 class _Hearing:

@@ -18,8 +18,8 @@ import anyio
 
 from .calls import Call, defer, get_call, next_deferred, open_call, set_call
 from .events import Event
-from .late import awaiting, lanes, loops, payload, to_thread
-from .runs import Run
+from .late import awaiting, lanes, logging, loops, payload, to_thread
+from .runs import Run, open_runs
 from .snapshots import rough_size_of, size_of_run, sized_snapshot_of
 from .subscriptions import UNCOUNTED, Callers, Connection, Delivery, Receiver, Subscription
 
@@ -296,14 +296,24 @@ def _queue(connection: Connection, event: Event, result: Any) -> None:
     lane = lanes.lane_of(connection.subscription)
     lane.put(connection, event, result, rough_size_of(event))
     if event.run is not None and loops.current_loop() is None:
-        root = event.run._root()
-        if root._queued_on is None:
-            root._queued_on = set()
-        root._queued_on.add(lane)
+        outermost = _outermost(event.run)
+        if outermost._queued_on is None:
+            outermost._queued_on = set()
+        outermost._queued_on.add(lane)
+
+
+def _outermost(run: Run) -> Run:
+    """Return the outermost of the open runs around ``run`` that were started in the same thread."""
+    thread = open_runs.get(run, get_ident())
+    while run.parent is not None and open_runs.get(run.parent) == thread:
+        run = run.parent
+    return run
 
 
 def wait_for_queued(run: Run) -> None:
-    """Wait, at the end of the outermost run of a thread without a loop, for what its trace queued."""
+    """Wait, at the end of the outermost run of a thread without a loop, for what was queued on its behalf."""
+    if loops.current_loop() is not None:  # a thread that works for this loop queued something on a run of the loop's
+        return
     waiting = [lane for lane in list(run._queued_on or ()) if not lane.missed_deadline]
     for lane in lanes.wait_for(waiting, lanes.PATIENCE_S):
         lane.missed_deadline = True
@@ -342,10 +352,20 @@ def connect_receiver(
         connection.is_plain = False
     elif how == "background":
         lane = lanes.lane_of(subscription, in_thread=not connection.is_async)
-        payload.snapshot(None)  # loads it now: a lock of the import system that another thread holds outlives a fork
         connection.call = connection.post = functools.partial(_enqueue, connection, lane, receiver)
         connection.is_plain = False
+    if not connection.is_plain:
+        _load_what_waits(connection)
     return connection
+
+
+def _load_what_waits(connection: Connection) -> None:
+    # Now: another thread that did it at the first event could be in the middle of it when the process forks, and the child
+    # would find half a module, and its lock held.
+    payload.snapshot(None)
+    logging.getLogger("tracebus")
+    if connection.is_async:
+        awaiting.get_ready()
 
 
 async def _hear_in_thread(receiver: Receiver, sender: object, /, *, event: Event) -> None:

@@ -6,6 +6,7 @@ Neither backend is imported here: whoever runs a loop has imported it.
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import sys
@@ -25,6 +26,7 @@ __all__ = [
     "LoopClosed",
     "Wakeup",
     "current_loop",
+    "get_ready",
     "host_loop",
     "is_being_cancelled",
     "run_elsewhere",
@@ -77,7 +79,7 @@ class Loop:
     def is_here(self) -> bool:
         """Whether this thread runs the loop."""
         if self.is_asyncio:
-            return sys.modules["asyncio"]._get_running_loop() is self._native
+            return _asyncio_loop() is self._native
         return threading.get_ident() == self._thread
 
     @property
@@ -277,12 +279,23 @@ def current_loop() -> Loop | None:
 
 def _native_loop() -> Any:
     if "trio" not in sys.modules:  # anyio's question costs a microsecond
-        return sys.modules["asyncio"]._get_running_loop() if "asyncio" in sys.modules else None
+        return _asyncio_loop()
     try:
         return current_token().native_token
     except RuntimeError:  # anyio.NoEventLoopError is one; a callback of an asyncio loop is in no task, and yet in the loop
-        asyncio = sys.modules.get("asyncio")
-        return None if asyncio is None else asyncio._get_running_loop()
+        return _asyncio_loop()
+
+
+def _asyncio_loop() -> Any:
+    events = sys.modules.get("asyncio.events")
+    ask = getattr(events, "_get_running_loop", None)  # another thread may be just importing it
+    return None if ask is None else ask()
+
+
+def get_ready() -> None:
+    """Import now what tracebus's own loop needs, unless there is a loop here."""
+    if current_loop() is None:
+        importlib.import_module("anyio._backends._asyncio")
 
 
 def is_being_cancelled() -> bool:

@@ -424,8 +424,9 @@ def check_kind(kind: str) -> Kind:
     return kind
 
 
-open_runs: set[Run] = set()
-"""Every run that has started and not ended. Whoever takes a run out, in one atomic step, is the one that says how it ended."""
+open_runs: dict[Run, int] = {}
+"""Every run that has started and not ended, with the thread that it started in. Whoever takes a run out, in one atomic
+step, is the one that says how it ended."""
 
 
 def _forget_after_fork() -> None:

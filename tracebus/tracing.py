@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
@@ -210,7 +211,7 @@ def open_run(source: Source, outside: Run | Scope | None, inputs: Any, *, outsid
         run._route = source.route
     if source.metadata:
         run._metadata = {**(scope.metadata or {}), **source.metadata}
-    open_runs.add(run)
+    open_runs[run] = get_ident()
     set_current(run)
     return run
 
@@ -272,7 +273,7 @@ def say_token(run: Run, token: str, chunk: Any, colour: Colour) -> Pending:
 def end_run(run: Run, colour: Colour, status: Status = "ok") -> Pending:
     """End the run with what is in ``run.output``, unless it has ended, and say so."""
     try:
-        open_runs.remove(run)
+        del open_runs[run]
     except KeyError:
         return None
     run.status = status
@@ -300,7 +301,7 @@ def end_run(run: Run, colour: Colour, status: Status = "ok") -> Pending:
 def fail_run(run: Run, colour: Colour, error: BaseException, status: Status | None = None) -> Pending:
     """End the run with an error, unless it has ended, and say so."""
     try:
-        open_runs.remove(run)
+        del open_runs[run]
     except KeyError:
         return None
     run.status = status or status_of(error)
