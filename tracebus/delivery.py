@@ -118,7 +118,7 @@ def _at_end_of_child(_: object = None) -> None:
     sys.modules["multiprocessing.util"].Finalize(None, _at_exit, exitpriority=0)
 
 
-def _in_forked_child() -> None:
+def _in_future_child() -> None:
     # multiprocessing ends its children without atexit; its own finalizers do run, those that are registered once it has
     # cleared what came from the parent.
     multiprocessing_util = sys.modules.get("multiprocessing.util")
@@ -134,5 +134,7 @@ def _is_child_of_multiprocessing() -> bool:
 atexit.register(_at_exit)
 if _is_child_of_multiprocessing():
     _at_end_of_child()
+else:
+    _in_future_child()  # of a forkserver, this may be one already: it learns that after it has imported the main module
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_in_forked_child)
+    os.register_at_fork(after_in_child=_in_future_child)
