@@ -4,11 +4,10 @@ import asyncio
 import gc
 import math
 import os
-import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import anyio
@@ -538,88 +537,6 @@ def test_flush_is_not_done_while_the_last_event_is_being_delivered(gate: Gate) -
     gate.opened.set()
     waiter.join(5)
     assert still_waiting
-
-
-# -- counts (demand 11) ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("count", [2_000, full(1_000_000, 900)])
-def test_the_counts_add_up_to_what_was_said(count: int) -> None:
-    class Faulty(Exception): ...
-
-    def failing_now_and_then() -> Callable[..., None]:
-        calls = iter(range(sys.maxsize))
-
-        def hear(sender: Any, event: Any) -> None:
-            if next(calls) % 7 == 0:
-                raise Faulty
-
-        return hear
-
-    def failing_async() -> Any:
-        hear = failing_now_and_then()
-
-        async def hear_async(sender: Any, event: Any) -> None:
-            await anyio.lowlevel.checkpoint()
-            hear(sender, event)
-
-        return hear_async
-
-    subscriptions = [
-        subscribe(failing_now_and_then(), "text"),
-        subscribe(failing_now_and_then(), "text", delivery="background", queue_size=50),
-        subscribe(failing_now_and_then(), "text", delivery="background", queue_size=50, overflow="drop_newest"),
-        subscribe(failing_async(), "text", queue_size=50),
-        subscribe(failing_async(), "text", delivery="background", queue_size=50),
-    ]
-    threads = [
-        threading.Thread(target=lambda: [emit(text, text="x") for _ in range(count // 4)], daemon=True) for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    flush(30)
-    for subscription in subscriptions:
-        counts = subscription.stats
-        assert counts.pending == 0
-        assert counts.matched == count
-        assert counts.delivered + counts.failed + sum(counts.dropped.values()) == count
-        subscription.close()
-
-
-async def test_the_counts_add_up_for_awaited_events_of_many_tasks() -> None:
-    recorder = Recorder()
-    subscription = subscribe(recorder.note_async, "text")
-
-    async def say() -> None:
-        for words in numbers(20):
-            await aemit(text, text=words)
-
-    async with anyio.create_task_group() as group:
-        for _ in range(20):
-            group.start_soon(say)
-    assert (subscription.stats.matched, subscription.stats.delivered) == (400, 400)
-
-
-async def test_an_event_that_is_being_awaited_is_pending() -> None:
-    entered, released = anyio.Event(), anyio.Event()
-
-    async def subscriber(sender: Any, event: Any) -> None:
-        entered.set()
-        await released.wait()
-
-    subscription = subscribe(subscriber, "text")
-
-    async def say() -> None:
-        await aemit(text, text="a")
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(say)
-        await entered.wait()
-        during = subscription.stats
-        released.set()
-    assert (during.matched, during.pending) == (1, 1)
 
 
 # -- flush, aflush, shutdown -------------------------------------------------------------------------------------------

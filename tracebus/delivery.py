@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 from .counts import SubscriberStats, drops
 from .errors import ArgumentError, RunAbortedError, WrongThreadError
-from .late import lanes, loops
+from .late import awaiting, lanes, loops
 from .runs import Run, open_runs
 from .subscriptions import known_subscriptions
 from .tracing import SYNC, fail_run
 
 if TYPE_CHECKING:
-    from .lanes import Lane
+    from .lanes import Pending
 
 __all__ = ["aflush", "flush", "shutdown", "stats"]
 
@@ -50,6 +50,13 @@ def check_timeout(timeout_s: float) -> float:
     return timeout_s
 
 
+def _pending() -> list[Pending]:
+    """Return the queues that are not empty, and the deliveries that go on in tasks of their own."""
+    if "tracebus.lanes" not in sys.modules:  # nothing was ever queued or awaited
+        return []
+    return [*lanes.busy_lanes(), *awaiting.in_flight()]
+
+
 def flush(timeout_s: float = 5.0) -> bool:
     """Block until everything queued so far is delivered, at most ``timeout_s`` seconds.
 
@@ -60,7 +67,7 @@ def flush(timeout_s: float = 5.0) -> bool:
     if loops.current_loop() is not None:
         raise WrongThreadError("flush() would block the event loop that has to deliver: use `await tracebus.aflush()`")
     deadline = time.monotonic() + timeout_s
-    while busy := lanes.busy_lanes():  # what is delivered may say more
+    while busy := _pending():  # what is delivered may say more
         if lanes.wait_for(busy, max(0.0, deadline - time.monotonic())) or time.monotonic() > deadline:
             break
     return not busy and _dropped_since_last_time() == 0
@@ -70,7 +77,7 @@ async def aflush(timeout_s: float = 5.0) -> bool:
     """Await until everything queued so far is delivered; returns and raises as ``flush``."""
     check_timeout(timeout_s)
     deadline = time.monotonic() + timeout_s
-    while busy := lanes.busy_lanes():  # what is delivered may say more
+    while busy := _pending():  # what is delivered may say more
         if await lanes.wait_for_async(busy, max(0.0, deadline - time.monotonic())) or time.monotonic() > deadline:
             break
     return not busy and _dropped_since_last_time() == 0
@@ -83,17 +90,17 @@ def shutdown(timeout_s: float = EXIT_DEADLINE_S) -> dict[str, int]:
     """
     check_timeout(timeout_s)
     left: dict[str, int] = {}
-    if "tracebus.lanes" not in sys.modules:  # nothing was ever queued
-        return left
-    for lane in lanes.wait_for(lanes.busy_lanes(), timeout_s):
-        left[lane.subscription.name] = left.get(lane.subscription.name, 0) + _give_up(lane)
+    pending = _pending()
+    for one in lanes.wait_for(pending, timeout_s) if pending else ():
+        left[one.subscription.name] = left.get(one.subscription.name, 0) + _give_up(one)
     return left
 
 
-def _give_up(lane: Lane) -> int:
-    in_flight = lane.pending
-    lane.drop_all("shutdown")
-    return in_flight
+def _give_up(pending: Pending) -> int:
+    events = pending.pending
+    if isinstance(pending, lanes.Lane):
+        pending.drop_all("shutdown")
+    return events
 
 
 def _at_exit() -> None:

@@ -13,9 +13,9 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint
@@ -30,7 +30,7 @@ from .queues import PATIENCE_S, Entry, Queue
 from .runs import set_current
 from .subscriptions import Connection, Subscription, known_subscriptions
 
-__all__ = ["PATIENCE_S", "Lane", "busy_lanes", "lane_of", "wait_for", "wait_for_async"]
+__all__ = ["PATIENCE_S", "Lane", "Pending", "busy_lanes", "lane_of", "wait_for", "wait_for_async"]
 
 AT_ONCE_NS: Final = 5_000_000
 """How long a drain keeps a loop to itself, in nanoseconds."""
@@ -59,8 +59,8 @@ class Turn:
         return not self._open
 
     def is_left(self) -> bool:
-        """Tell whether the drain has to stop in the middle of a delivery: its loop is closing, or gone."""
-        return self.home is not None and (loops.is_being_cancelled() or not self.home.is_running)
+        """Tell whether the drain has to stop in the middle of a delivery."""
+        return self.home is not None and self.home.is_leaving()
 
     def end(self) -> bool:
         """End the turn; False when somebody else has."""
@@ -365,24 +365,44 @@ def busy_lanes() -> list[Lane]:
     return [lane for lane in _all_lanes() if lane.pending]
 
 
-def wait_for(waiting: list[Lane], timeout_s: float) -> list[Lane]:
-    """Block until what is queued now on these lanes was delivered, for ``timeout_s`` seconds; return those that failed."""
+class Pending(Protocol):
+    """What can be waited for: a lane, or one delivery in a task."""
+
+    @property
+    def subscription(self) -> Subscription:
+        """Whose it is."""
+        ...
+
+    @property
+    def pending(self) -> int:
+        """How many events wait or are being delivered."""
+        ...
+
+    def mark(self, on_done: Callable[[], object]) -> None:
+        """Call ``on_done`` when what is pending now has been delivered."""
+
+
+P = TypeVar("P", bound=Pending)
+
+
+def wait_for(waiting: Sequence[P], timeout_s: float) -> list[P]:
+    """Block until what is pending now was delivered, for ``timeout_s`` seconds; return those that failed."""
     deadline = time.monotonic() + timeout_s
-    marks = [(lane, threading.Event()) for lane in waiting]
-    for lane, reached in marks:
-        lane.mark(reached.set)
-    return [lane for lane, reached in marks if not reached.wait(max(0.0, deadline - time.monotonic()))]
+    marks = [(one, threading.Event()) for one in waiting]
+    for one, reached in marks:
+        one.mark(reached.set)
+    return [one for one, reached in marks if not reached.wait(max(0.0, deadline - time.monotonic()))]
 
 
-async def wait_for_async(waiting: list[Lane], timeout_s: float) -> list[Lane]:
-    """Await until what is queued now on these lanes was delivered, for ``timeout_s`` seconds; return those that failed."""
-    marks = [(lane, loops.Wakeup()) for lane in waiting]
-    for lane, reached in marks:
-        lane.mark(reached.set)
+async def wait_for_async(waiting: Sequence[P], timeout_s: float) -> list[P]:
+    """Await until what is pending now was delivered, for ``timeout_s`` seconds; return those that failed."""
+    marks = [(one, loops.Wakeup()) for one in waiting]
+    for one, reached in marks:
+        one.mark(reached.set)
     with anyio.move_on_after(timeout_s):
         for _, reached in marks:
             await reached.wait()
-    return [lane for lane, reached in marks if not reached.is_set()]
+    return [one for one, reached in marks if not reached.is_set()]
 
 
 def _forget_after_fork() -> None:

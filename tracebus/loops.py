@@ -19,7 +19,6 @@ from typing import Any, TypeAlias
 
 import anyio
 from anyio._core._eventloop import threadlocals
-from anyio.lowlevel import current_token
 
 __all__ = [
     "Loop",
@@ -100,6 +99,10 @@ class Loop:
         if native is None or self._closed:
             return False
         return not self.is_asyncio or native.is_running()
+
+    def is_leaving(self) -> bool:
+        """Tell whether what runs here has to stop, in the middle of whatever it does: the loop is closing, or gone."""
+        return not self.is_running or is_being_cancelled()
 
     def call_soon(self, callback: Callable[[], object]) -> None:
         """Call ``callback``, which must not raise, in the loop's thread and a clean context, from any thread.
@@ -278,12 +281,15 @@ def current_loop() -> Loop | None:
 
 
 def _native_loop() -> Any:
-    if "trio" not in sys.modules:  # anyio's question costs a microsecond
+    trio = sys.modules.get("trio.lowlevel")
+    if trio is None or not hasattr(trio, "in_trio_task"):  # another thread may be just importing it
         return _asyncio_loop()
-    try:
-        return current_token().native_token
-    except RuntimeError:  # anyio.NoEventLoopError is one; a callback of an asyncio loop is in no task, and yet in the loop
-        return _asyncio_loop()
+    if trio.in_trio_task():
+        return trio.current_trio_token()
+    native = _asyncio_loop()  # whose guest trio may be
+    if native is None and trio.in_trio_run():  # a callback or a signal handler: in no task, and yet in the loop
+        return trio.current_trio_token()
+    return native
 
 
 def _asyncio_loop() -> Any:

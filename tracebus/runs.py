@@ -306,7 +306,10 @@ def _system_instruments() -> Instruments:
 
 def _first_entropy(bits: int) -> int:
     global entropy
-    entropy = random.Random().getrandbits
+    try:
+        entropy = random.Random().getrandbits
+    except AttributeError:  # a signal or the collector came in the middle of its import
+        return int.from_bytes(os.urandom(8)) >> (64 - bits)
     return entropy(bits)
 
 

@@ -324,7 +324,8 @@ def status_of(error: BaseException) -> Status:
         return "error"
     # Whoever raises one of these has imported its module; importing it here would cost everybody.
     asyncio, trio = sys.modules.get("asyncio"), sys.modules.get("trio")
-    cancellations = tuple(getattr(m, name) for m, name in ((asyncio, "CancelledError"), (trio, "Cancelled")) if m)
+    # In a thread that has imported half of one, it was not raised.
+    cancellations = tuple(getattr(m, name, ()) for m, name in ((asyncio, "CancelledError"), (trio, "Cancelled")))
     return "cancelled" if isinstance(error, (*cancellations, GeneratorExit)) else "error"
 
 
