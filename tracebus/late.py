@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["copy", "fnmatch", "lanes", "logging", "loops", "payload", "to_thread", "uuid"]
+__all__ = ["awaiting", "copy", "fnmatch", "lanes", "logging", "loops", "payload", "to_thread", "uuid"]
 
 
 class _Late:
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
     from anyio import to_thread
 
-    from . import lanes, loops, payload
+    from . import awaiting, lanes, loops, payload
 else:
+    awaiting = _Late("tracebus.awaiting")
     copy = _Late("copy")
     fnmatch = _Late("fnmatch")
     lanes = _Late("tracebus.lanes")
