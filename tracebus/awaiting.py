@@ -12,7 +12,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any, Self
 
-from . import lanes, loops
+from . import lanes, loops, ownloop
 from .calls import Call, abandon, get_call, next_deferred, set_call
 from .events import Event
 from .hearing import hear
@@ -25,7 +25,7 @@ __all__ = ["Hearing", "get_ready", "in_flight", "in_own_task"]
 
 def get_ready() -> None:
     """Import now what async subscribers need."""
-    loops.get_ready()
+    ownloop.get_ready()
 
 
 class Hearing:

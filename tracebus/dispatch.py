@@ -17,7 +17,7 @@ import anyio
 
 from .calls import Call, defer, get_call, next_deferred, open_call, set_call
 from .events import Event
-from .late import awaiting, lanes, logging, loops, payload, to_thread
+from .late import awaiting, lanes, logging, loops, ownloop, payload, to_thread
 from .runs import Run, open_runs
 from .snapshots import rough_size_of, size_of_run, sized_snapshot_of
 from .subscriptions import LATE, UNCOUNTED, Callers, Connection, Delivery, Receiver, Subscription
@@ -313,7 +313,7 @@ def _outermost(run: Run) -> Run:
 
 def wait_for_queued(run: Run) -> None:
     """Wait, at the end of the outermost run of a thread without a loop, for what was queued on its behalf."""
-    if loops.current_loop() is not None:  # a thread that works for this loop queued something on a run of the loop's
+    if not ownloop.may_wait():  # a thread that works for this loop queued something on a run of the loop's
         return
     waiting = [lane for lane in list(run._queued_on or ()) if not lane.missed_deadline]
     for lane in lanes.wait_for(waiting, lanes.PATIENCE_S):

@@ -26,6 +26,7 @@ from .counts import Tally
 from .events import Event
 from .hearing import hear
 from .loops import Loop, LoopClosed
+from .ownloop import Latch, run_elsewhere, with_own_loop
 from .queues import PATIENCE_S, Entry, Queue
 from .runs import set_current
 from .subscriptions import Connection, Subscription, known_subscriptions
@@ -210,7 +211,7 @@ class Lane:
             if home is not None and home.is_running and self._drain_on(home, turn):
                 return
         try:
-            loops.with_own_loop(lambda home: self._drain_on(home, turn))
+            with_own_loop(lambda home: self._drain_on(home, turn))
         except RuntimeError:  # no new threads once the interpreter shuts down
             anyio.run(self._drain, turn)
 
@@ -334,7 +335,7 @@ class Lane:
 def _call_and_wait(work: Callable[[], Any]) -> object:
     result = work()
     if inspect.isawaitable(result):
-        loops.run_elsewhere(result)
+        run_elsewhere(result)
     return result
 
 
@@ -388,7 +389,7 @@ P = TypeVar("P", bound=Pending)
 def wait_for(waiting: Sequence[P], timeout_s: float) -> list[P]:
     """Block until what is pending now was delivered, for ``timeout_s`` seconds; return those that failed."""
     deadline = time.monotonic() + timeout_s
-    marks = [(one, threading.Event()) for one in waiting]
+    marks = [(one, Latch()) for one in waiting]
     for one, reached in marks:
         one.mark(reached.set)
     return [one for one, reached in marks if not reached.wait(max(0.0, deadline - time.monotonic()))]

@@ -1,18 +1,17 @@
-"""Where queued deliveries run: the event loop of this thread, of another one, or tracebus's own. The only module that
-tells asyncio from trio.
+"""Where deliveries run: event loops, this thread's or another's. The only module that tells asyncio from trio; tracebus's own
+loop, for threads that have none, is in ``ownloop``.
 
 Neither backend is imported here: whoever runs a loop has imported it.
 """
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 import sys
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextvars import Context
 from functools import partial
 from typing import Any, TypeAlias
@@ -25,11 +24,8 @@ __all__ = [
     "LoopClosed",
     "Wakeup",
     "current_loop",
-    "get_ready",
     "host_loop",
     "is_being_cancelled",
-    "run_elsewhere",
-    "with_own_loop",
 ]
 
 Job: TypeAlias = Callable[[], Coroutine[Any, Any, object]]
@@ -298,12 +294,6 @@ def _asyncio_loop() -> Any:
     return None if ask is None else ask()
 
 
-def get_ready() -> None:
-    """Import now what tracebus's own loop needs, unless there is a loop here."""
-    if current_loop() is None:
-        importlib.import_module("anyio._backends._asyncio")
-
-
 def is_being_cancelled() -> bool:
     """Tell whether the task that runs here has been asked to end."""
     loop = current_loop()
@@ -349,77 +339,8 @@ def host_loop() -> Loop | None:
     return None if token is None else _of_native.get(token.native_token)
 
 
-class _OwnLoop:
-    """A daemon thread with an event loop, for threads that have none. Started when first needed."""
-
-    def __init__(self) -> None:
-        self._ready = threading.Event()
-        self._loop: Loop | None = None
-        self._early: list[Callable[[Loop], object]] = []
-        self._thread = threading.Thread(target=anyio.run, args=(self._serve,), name="tracebus-loop", daemon=True)
-        self._thread.start()
-
-    def call(self, use: Callable[[Loop], object]) -> None:
-        """Call ``use`` with the loop once it runs."""
-        if self._loop is None and threading.current_thread() is self._thread:
-            self._early.append(use)  # the collector, or a subscriber, in the thread that makes the loop
-            return
-        self._ready.wait()
-        assert self._loop is not None
-        use(self._loop)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether another one is needed."""
-        return self._loop is not None and not self._loop.is_open
-
-    async def _serve(self) -> None:
-        loop = current_loop()
-        assert loop is not None
-        self._loop = loop
-        self._ready.set()
-        for use in self._early:
-            use(loop)
-        await anyio.sleep_forever()
-
-
-_own: _OwnLoop | None = None
-_own_lock = threading.RLock()
-
-
-def with_own_loop(use: Callable[[Loop], object]) -> None:
-    """Call ``use`` with tracebus's own loop, starting its thread when it does not run yet."""
-    global _own
-    with _own_lock:  # never held while waiting: the new thread may come here, too
-        if _own is None or _own.is_over:
-            _own = _OwnLoop()
-        own = _own
-    own.call(use)
-
-
-def run_elsewhere(awaitable: Awaitable[object]) -> None:
-    """Run ``awaitable`` on tracebus's own loop and block this thread until it is done; raise what it raised."""
-    done = threading.Event()
-    raised: list[BaseException] = []
-
-    async def run() -> None:
-        try:
-            await awaitable
-        except BaseException as error:
-            raised.append(error)
-        finally:
-            done.set()
-
-    with_own_loop(lambda loop: loop.begin(run))
-    done.wait()
-    if raised:
-        raise raised[0]
-
-
 def _forget_after_fork() -> None:
-    # Threads do not survive a fork, nor do their loops; a lock that one of them held would never be released.
-    global _own, _own_lock
-    _own, _own_lock = None, threading.RLock()
+    # Threads do not survive a fork, nor do their loops.
     for loop in list(_of_native.values()):
         loop.close()
     _of_native.clear()

@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from . import loops
 from .events import Event
+from .ownloop import Latch, may_wait
 from .subscriptions import Connection, QueueLimits
 
 __all__ = ["PATIENCE_S", "Entry", "Queue"]
@@ -67,7 +67,7 @@ class Queue:
         # Held for an addition or two, in which nothing is called, so that nobody ever waits for it in vain. Re-entrant:
         # the collector or a signal may run a put in the middle of a put.
         self._counting = threading.RLock()
-        self._wants_room: deque[threading.Event] = deque()
+        self._wants_room: deque[Latch] = deque()
 
     def __bool__(self) -> bool:
         """Whether anything waits."""
@@ -88,7 +88,7 @@ class Queue:
         overflow = self._limits.overflow
         if overflow == "drop_oldest":
             return self._displace(size)
-        return overflow == "block" and loops.current_loop() is None and self._wait_for_room(size)
+        return overflow == "block" and may_wait() and self._wait_for_room(size)
 
     def append(self, entry: Entry) -> None:
         """Put an entry, for which there is room, behind the others."""
@@ -152,7 +152,7 @@ class Queue:
     def _wait_for_room(self, size: int) -> bool:
         deadline = time.monotonic() + PATIENCE_S
         while True:
-            room = threading.Event()
+            room = Latch()
             self._wants_room.append(room)
             admitted = self._reserve(size)  # it may have become free before we said that we wait
             if not admitted and room.wait(max(0.0, deadline - time.monotonic())):
