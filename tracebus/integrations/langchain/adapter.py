@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
+from collections.abc import Mapping
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -108,28 +109,30 @@ class Teller:
     def on_llm_start(self, event: Any) -> Arguments:
         """Say that a text model is called."""
         prompt, params = main_input(event.inputs, ("prompts", "prompt"))
-        prompts = [prompt.to_string()] if isinstance(prompt, PromptValue) else event.prompts
-        return (_serialized(event.run), prompts), self._model_started(event.run, params)
+        return self._model_started(
+            event.run, [prompt.to_string()] if isinstance(prompt, PromptValue) else event.prompts, params
+        )
 
     def on_chat_model_start(self, event: Any) -> Arguments:
         """Say that a chat model is called: one list of messages, as it is one call."""
         messages, params = main_input(event.inputs, ("messages",))
-        return (_serialized(event.run), [messages_of(messages)]), self._model_started(event.run, params)
+        return self._model_started(event.run, [messages_of(messages)], params)
 
     def chat_as_llm(self, event: Any) -> Arguments:
         """Say that a chat model is called to a handler that knows only text models."""
         messages, params = main_input(event.inputs, ("messages",))
-        return (_serialized(event.run), [get_buffer_string(messages_of(messages))]), self._model_started(event.run, params)
+        return self._model_started(event.run, [get_buffer_string(messages_of(messages))], params)
 
-    def _model_started(self, run: Run, params: Any) -> dict[str, Any]:
-        keywords = self._started(run)
-        params = dict(params)
+    def _model_started(self, run: Run, asked: list[Any], given: Mapping[str, Any]) -> Arguments:
+        """Say the parameters where handlers look for them: of the call, of the object behind it, and in the metadata."""
+        keywords, params = self._started(run), dict(given)
         model = run.model or params.get("model")
         if model is not None:
             params = {"model": model, "model_name": model, **params}
             keywords["metadata"].setdefault("ls_model_name", model)
         keywords["metadata"].setdefault("ls_model_type", "chat" if run.kind == "chat_model" else "llm")
-        return {**keywords, "invocation_params": params, "options": {"stop": params.get("stop")}, "batch_size": 1}
+        keywords |= {"invocation_params": params, "options": {"stop": params.get("stop")}, "batch_size": 1}
+        return ({**_serialized(run), "kwargs": dict(params)}, asked), keywords
 
     def on_llm_new_token(self, event: Any) -> Arguments | None:
         """Say a piece of a model's answer; in LangChain only models stream tokens."""
