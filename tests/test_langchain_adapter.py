@@ -49,6 +49,7 @@ from tracebus import (
 )
 from tracebus.errors import SubscriberError
 from tracebus.signals import isolated
+from tracebus.tracing import SYNC, end_run
 
 
 @pytest.fixture(autouse=True)
@@ -558,6 +559,32 @@ def test_a_handler_may_hear_the_start_in_one_place_and_the_end_in_another() -> N
     assert handler.names == ["on_chain_start", "on_chain_end"] * 2
 
 
+async def test_handlers_of_nested_scopes_hear_each_its_own_scope() -> None:
+    outer, inner = Recorder(), Recorder()
+    with scope(callbacks=[outer]):
+        async with trace("outer"):
+            with scope(callbacks=[inner]):
+                async with trace("inner"):
+                    pass
+    named = [[kwargs["name"] for name, _, kwargs in h.calls if name == "on_chain_start"] for h in (outer, inner)]
+    assert named == [["outer", "inner"], ["inner"]]
+
+
+async def test_one_handler_may_hear_many_requests_at_once() -> None:
+    handler = Kept()
+
+    async def request(number: int) -> None:
+        async with trace(f"request {number}"), trace("step"):
+            await anyio.lowlevel.checkpoint()
+
+    with scope(callbacks=[handler]):
+        async with anyio.create_task_group() as group:
+            for number in range(20):
+                group.start_soon(request, number)
+    assert sorted(map(tree, handler.roots)) == sorted((f"request {number}", ["step"]) for number in range(20))
+    assert handler.run_map == {}
+
+
 async def test_each_of_many_requests_has_its_own_handler() -> None:
     handlers = [Recorder() for _ in range(8)]
 
@@ -629,8 +656,13 @@ def close_early() -> None:
     stream.close()
 
 
+def pause() -> None:
+    with trace("graph"), trace("node") as node:
+        end_run(node, SYNC, "paused")  # as the bridge does at an interrupt of LangGraph's
+
+
 @pytest.mark.parametrize("tracer", [Kept, KeptAsync, RunCollectorCallbackHandler, ConsoleCallbackHandler])
-@pytest.mark.parametrize("work", [ok, fail, close_early])
+@pytest.mark.parametrize("work", [ok, fail, close_early, pause])
 def test_a_tracer_keeps_nothing_once_a_root_has_ended(tracer: Callable[[], Any], work: Callable[[], None]) -> None:
     handler = tracer()
     attach(handler)

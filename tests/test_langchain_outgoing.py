@@ -94,7 +94,8 @@ def test_a_message_survives_being_written_down(message: BaseMessage, written: An
 
 def test_a_message_of_langchain_is_passed_on_as_it_is() -> None:
     messages = [*LANGCHAIN_MESSAGES, AIMessageChunk("a")]
-    assert all(one is other for one, other in zip(messages_of(messages), messages, strict=True))
+    for given in (messages, tuple(messages), [messages]):
+        assert all(one is other for one, other in zip(messages_of(given), messages, strict=True))
 
 
 def test_a_prompt_value_gives_its_messages() -> None:

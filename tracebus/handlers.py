@@ -400,6 +400,9 @@ def _with_fallback(
 
 def _accepted_keywords(method: Callable[..., Any]) -> frozenset[str] | None:
     """Return the keywords that a method without ``**kwargs`` takes; None when it takes any."""
+    code = getattr(method, "__code__", None)
+    if code is not None and code.co_flags & inspect.CO_VARKEYWORDS and not hasattr(method, "__wrapped__"):
+        return None  # what the signature would say, which takes longer than all the rest of a scope
     try:
         parameters = inspect.signature(method).parameters.values()
     except (TypeError, ValueError):

@@ -73,6 +73,8 @@ def messages_of(value: Any) -> list[BaseMessage]:
     """Return what a chat model is asked: from a list of messages, one message, a text, or a prompt value of LangChain's."""
     if isinstance(value, PromptValue):
         return value.to_messages()
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
+        return messages_of(value[0])  # one list a call, as LangChain's own callbacks have it
     if isinstance(value, (list, tuple)) and not _is_pair(value):
         return [message_of(one) for one in value]
     return [] if value is None else [message_of(value)]
