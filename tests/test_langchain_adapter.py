@@ -15,6 +15,7 @@ from langchain_core.agents import AgentAction, AgentFinish
 from langchain_core.callbacks import (
     AsyncCallbackHandler,
     BaseCallbackHandler,
+    CallbackManager,
     FileCallbackHandler,
     StdOutCallbackHandler,
     StreamingStdOutCallbackHandler,
@@ -196,10 +197,10 @@ def test_a_tool_is_called_with_a_text_as_in_langchain(heard: Recorder) -> None:
 
 def test_a_tool_of_several_arguments_has_its_inputs_by_name() -> None:
     handler = Recorder()
-    with scope(callbacks=[handler]), trace("add", kind="tool", inputs={"a": 1, "b": 2}):
+    with scope(callbacks=[handler]), trace("add", kind="tool", inputs={"a": 1, "b": 2}, metadata={"tool_call_id": "c-1"}):
         pass
     (_, input_str), keywords = handler.call("on_tool_start")
-    assert (input_str, keywords["inputs"]) == ('{"a":1,"b":2}', {"a": 1, "b": 2})
+    assert (input_str, keywords["inputs"], keywords["tool_call_id"]) == ('{"a":1,"b":2}', {"a": 1, "b": 2}, "c-1")
 
 
 def test_a_retriever_ends_with_documents(heard: Recorder) -> None:
@@ -406,6 +407,17 @@ def test_only_what_a_handler_overrides_is_called() -> None:
 def test_a_handler_that_overrides_nothing_is_refused() -> None:
     with pytest.raises(SubscriberError, match="define at least one of on_llm_start"):
         attach(BaseCallbackHandler())
+
+
+def test_a_manager_of_handlers_is_refused() -> None:
+    with pytest.raises(SubscriberError, match=r"callbacks=manager.handlers"):
+        attach(CallbackManager([Recorder()]))
+
+
+def test_the_bridge_from_langchain_is_refused_because_it_would_hear_itself() -> None:
+    bridge = type("Bridge", (BaseCallbackHandler,), {"__module__": "tracebus.integrations.langchain.bridge"})
+    with pytest.raises(SubscriberError, match=r"give it to LangChain, callbacks=\[Bridge\(\)\]"):
+        attach(bridge())
 
 
 def test_a_failing_handler_never_reaches_the_app(caplog: pytest.LogCaptureFixture) -> None:

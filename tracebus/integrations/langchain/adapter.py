@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 
 import tenacity
 from langchain_core.agents import AgentAction, AgentFinish
-from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
+from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler, BaseCallbackManager
 from langchain_core.messages import get_buffer_string
 from langchain_core.prompt_values import PromptValue
 
@@ -39,14 +39,15 @@ _tellers: weakref.WeakValueDictionary[int, Teller] = weakref.WeakValueDictionary
 def adapt(handler: object) -> Dialect:
     """Return how a handler of LangChain's is called on the events of the bus.
 
-    Raises SubscriberError for the bridge that carries LangChain's runs here, which would hear itself.
+    Raises SubscriberError for what is no handler: a manager of handlers, and the bridge that carries LangChain's runs here,
+    which would hear itself.
     """
-    if any(cls.__module__.startswith(f"{__package__}.") or cls.__module__ == __package__ for cls in type(handler).__mro__):
-        name = type(handler).__qualname__
-        raise SubscriberError(f"{name} carries LangChain's runs to tracebus: give it to LangChain, as callbacks=[{name}()]")
-    teller = _tellers.get(id(handler))
-    if teller is None:
-        teller = _tellers[id(handler)] = Teller(handler)
+    name = type(handler).__qualname__
+    if isinstance(handler, BaseCallbackManager):
+        raise SubscriberError(f"{name} calls handlers and is none: give its handlers, callbacks=manager.handlers")
+    if any(f"{cls.__module__}.".startswith(f"{__package__}.") for cls in type(handler).__mro__):
+        raise SubscriberError(f"{name} carries LangChain's runs to tracebus: give it to LangChain, callbacks=[{name}()]")
+    teller = _tellers.get(id(handler)) or _tellers.setdefault(id(handler), Teller(handler))
     return teller.dialect()
 
 
@@ -169,7 +170,10 @@ class Teller:
         inputs = event.inputs if isinstance(event.inputs, dict) and event.inputs else None
         if inputs is not None and list(inputs.values()) == [event.input_str]:
             inputs = None
-        return (_serialized_tool(event.run), event.input_str), {**self._started(event.run), "inputs": inputs}
+        keywords = {**self._started(event.run), "inputs": inputs}
+        if (call_id := event.run.metadata.get("tool_call_id")) is not None:
+            keywords["tool_call_id"] = call_id
+        return (_serialized_tool(event.run), event.input_str), keywords
 
     def on_tool_end(self, event: Any) -> Arguments | None:
         """Say what a tool returned."""

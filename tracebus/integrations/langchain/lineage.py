@@ -83,7 +83,10 @@ class Lineage:
     def _forget_what_is_over(self) -> None:
         """Free what a tracer would keep about each run for ever: LangChain makes a tracer for each request, and drops it."""
         while self._over and self._orders is not None:
-            ids, self._over[0].ids = self._over[0].ids, []
-            self._over.popleft()
+            try:
+                tree = self._over.popleft()
+            except IndexError:  # another thread took it
+                return
+            ids, tree.ids = tree.ids, []
             for run_id in ids:
                 self._orders.pop(run_id, None)
