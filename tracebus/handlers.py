@@ -10,7 +10,7 @@ import importlib
 import inspect
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from .dispatch import connect_receiver, queue_behind
 from .errors import MissingExtraError, SubscriberError
@@ -45,6 +45,7 @@ from .signals import (
     tool_start,
 )
 from .subscriptions import Connection, Receiver, Subscription, identity_of, is_async_callable, is_brief
+from .values import Value
 
 __all__ = [
     "Arguments",
@@ -238,29 +239,41 @@ def _custom_event(event: Any) -> Arguments:
     return (event.name, event.data), keywords
 
 
-class Method(NamedTuple):
+class Method(Value):
     """How one method of a handler hears one hook.
 
     ``ignored_by`` is the attribute of the handler that leaves the hook out while it is true. ``arguments`` makes of an event
     what the method is called with; None says that the event is not for this handler.
     """
 
-    name: str
-    hook: Hook[Any]
-    ignored_by: str | None
-    arguments: Callable[[Any], Arguments | None]
+    __slots__ = ("arguments", "hook", "ignored_by", "name")
+
+    def __init__(
+        self, name: str, hook: Hook[Any], ignored_by: str | None, arguments: Callable[[Any], Arguments | None]
+    ) -> None:
+        self.name = name
+        self.hook = hook
+        self.ignored_by = ignored_by
+        self.arguments = arguments
+
+    def with_arguments(self, arguments: Callable[[Any], Arguments | None]) -> Method:
+        """Return the same method, called with what ``arguments`` makes of an event."""
+        return Method(self.name, self.hook, self.ignored_by, arguments)
 
 
-class Dialect(NamedTuple):
+class Dialect(Value):
     """How the handlers of one framework are called.
 
     ``bases`` are the classes whose methods do nothing, so that only what a handler overrides is connected. ``chat_as_llm`` is
     called in place of the method for ``chat_model_start`` where that is missing or raises NotImplementedError.
     """
 
-    methods: tuple[Method, ...]
-    bases: tuple[type, ...] = ()
-    chat_as_llm: Method | None = None
+    __slots__ = ("bases", "chat_as_llm", "methods")
+
+    def __init__(self, methods: Iterable[Method], bases: tuple[type, ...] = (), chat_as_llm: Method | None = None) -> None:
+        self.methods = tuple(methods)
+        self.bases = bases
+        self.chat_as_llm = chat_as_llm
 
 
 Adapter: TypeAlias = Callable[[object], Dialect]
@@ -327,7 +340,7 @@ def _receivers(handler: object, dialect: Dialect) -> list[tuple[Hook[Any], Recei
 def _receiver(handler: object, method: Callable[..., Any], how: Method) -> Receiver:
     arguments_of, skip = _reader(handler, method, how), _skip_of(method)
 
-    def hear(sender: Any, /, *, event: Any) -> Any:
+    def hear(sender: Any, event: Any) -> Any:
         arguments = arguments_of(event)
         return skip() if arguments is None else method(*arguments[0], **arguments[1])
 
@@ -359,7 +372,7 @@ def _skip_of(method: Callable[..., Any]) -> Callable[..., Any]:
 def _unless(handler: object, ignored_by: str | None, receiver: Receiver, method: Callable[..., Any]) -> Receiver:
     skip = _skip_of(method)
 
-    def hear(sender: Any, /, *, event: Any) -> Any:
+    def hear(sender: Any, event: Any) -> Any:
         ignored = ignored_by is not None and getattr(handler, ignored_by, False)
         return skip() if ignored else receiver(sender, event=event)
 
@@ -391,7 +404,7 @@ def _with_fallback(
 
     heard = call_async if is_async_callable(method) else call
 
-    def hear(sender: Any, /, *, event: Any) -> Any:
+    def hear(sender: Any, event: Any) -> Any:
         arguments = arguments_of(event)
         return skip() if arguments is None else heard(arguments, event)
 

@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from .errors import ArgumentError
 from .handlers import Callback, route_of
-from .runs import Scope, current_scope, get_current, leave_scope, set_current
+from .runs import Scope, current_scope, get_current, innermost, leave_scope, set_current
 from .streams import ScopedLife, step_async_generator, step_generator
 from .tracing import check_metadata, check_tags
 
@@ -50,7 +50,7 @@ class scope:  # reads as a statement: with scope(user_id="u-1"):
 
     def _inner(self) -> Scope:
         outer = current_scope()
-        current = get_current()
+        current = innermost()
         route = outer.route
         if self._route is not None:
             route = self._route if route is None else route.with_inner(self._route)
@@ -63,7 +63,7 @@ class scope:  # reads as a statement: with scope(user_id="u-1"):
             user_id=self._user_id if self._user_id is not None else outer.user_id,
             remote=outer.remote,
             owner=self,
-            outside=current,
+            outside=get_current(),
         )
 
     def __enter__(self) -> Self:

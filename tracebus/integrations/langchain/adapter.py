@@ -82,9 +82,9 @@ class Teller:
 
     def dialect(self) -> Dialect:
         """Return how the handler is called."""
-        methods = tuple(how._replace(arguments=getattr(self, how.name)) for how in OWN.methods)
         assert OWN.chat_as_llm is not None
-        return Dialect(methods, _BASES, OWN.chat_as_llm._replace(arguments=self.chat_as_llm))
+        methods = (how.with_arguments(getattr(self, how.name)) for how in OWN.methods)
+        return Dialect(methods, _BASES, OWN.chat_as_llm.with_arguments(self.chat_as_llm))
 
     # -- which run -----------------------------------------------------------------------------------------------------
 

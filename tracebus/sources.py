@@ -1,0 +1,225 @@
+"""Runs that somebody else reports, by ids of their own: a framework's callbacks, another tracer's spans, a stored trace.
+
+How a run lives that our own code steps is in ``tracing``. A report is made wherever the framework makes it (another
+thread, another context), so a reported run is never current by itself: ``current_in`` lets a framework say which one is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any, Final
+from weakref import WeakValueDictionary
+
+from . import runs
+from .late import logging, uuid
+from .runs import Run, Scope, Status, Usage, get_current, innermost, set_current
+from .signals import Hook, bus
+from .tracing import SYNC, Source, end_run, fail_run, open_run, say, say_own_token, say_start
+
+__all__ = ["Reporter"]
+
+SOURCES_KEPT: Final = 1_000
+"""How many names of runs a reporter remembers what they share for."""
+
+ENDED_KEPT: Final = 1_000
+"""How many ended runs a reporter still knows, for reports that come late."""
+
+
+class Reporter:
+    """Make runs on the bus of what one framework reports about its own.
+
+    ``sender`` is what receivers get as sender, such as ``"langchain"``. A key is what the framework knows a run by: any
+    hashable value that is unique among its runs. Nothing here raises for what is reported late, twice or about a run whose
+    start was never seen: it is ignored, and logged once.
+    """
+
+    def __init__(self, sender: str) -> None:
+        self.sender = sender
+        self._open: dict[Hashable, Run] = {}
+        self._ended: WeakValueDictionary[Hashable, Run] = WeakValueDictionary()
+        self._ended_keys: dict[Hashable, None] = {}
+        self._sources: dict[tuple[str, str], Source] = {}
+        self._warned: set[str] = set()
+
+    def __len__(self) -> int:
+        """Return how many runs are open."""
+        return len(self._open)
+
+    def find(self, key: Hashable) -> Run | None:
+        """Return the run that is known by ``key``, while it is open and, as long as anybody holds it, afterwards."""
+        return self._open.get(key) or self._ended.get(key)
+
+    def start(
+        self,
+        key: Hashable,
+        parent: Hashable | None = None,
+        *,
+        name: str,
+        kind: str = "chain",
+        inputs: Any = None,
+        model: str | None = None,
+        tags: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        run_id: uuid.UUID | None = None,
+        session_id: str | None = None,
+        user_id: str | None = None,
+    ) -> Run | None:
+        """Start the run ``key``, nested in the run ``parent`` or else in what is current here; None while nothing listens.
+
+        A ``@traced`` run inside of ``parent`` that is current here is further in, and becomes the parent.
+        A ``parent`` that was never seen makes a root. ``run_id`` is kept as the run's id.
+
+        Raises ArgumentError for an unknown kind.
+        """
+        outside = self._outside(parent)
+        if outside is None and not bus.live:
+            return None
+        if session_id is not None or user_id is not None:
+            outside = _with_ids(outside, session_id, user_id)
+        before = get_current()
+        run = open_run(self._source(name, kind), outside, inputs, outside_is_sure=True)
+        set_current(before)
+        if run_id is not None:
+            run._id = run_id.int
+        if tags:
+            run.tags = tuple(dict.fromkeys((*run.tags, *tags)))
+        if metadata:
+            run.metadata.update(metadata)
+        run.model = model
+        self._open[key] = run
+        say_start(run, SYNC)
+        return run
+
+    def token(self, key: Hashable, token: str, chunk: Any = None) -> None:
+        """Say that the run ``key`` streamed a piece of its answer."""
+        run = self._known(key, "a token")
+        if run is not None:
+            say_own_token(run, SYNC, token, chunk)
+
+    def say(self, key: Hashable | None, hook: Hook[Any], **fields: Any) -> None:
+        """Say something on the run ``key``; with None, on what is current here.
+
+        Raises ArgumentError for fields that the hook's event does not have.
+        """
+        if key is None:
+            current = innermost()
+            say(hook, current.run if isinstance(current, Scope) else current, fields, SYNC, current)
+            return
+        run = self._known(key, hook.name)
+        if run is not None and run.status == "open":
+            say(hook, run, fields, SYNC)
+
+    def end(
+        self, key: Hashable, *, output: Any = None, usage: Usage | None = None, model: str | None = None, status: Status = "ok"
+    ) -> None:
+        """End the run ``key``, unless it has ended; what was told about it before stays where nothing is given."""
+        run = self._taken(key, output, usage, model)
+        if run is not None:
+            end_run(run, SYNC, status)
+
+    def fail(
+        self,
+        key: Hashable,
+        error: BaseException,
+        *,
+        output: Any = None,
+        usage: Usage | None = None,
+        model: str | None = None,
+        status: Status | None = None,
+    ) -> None:
+        """End the run ``key`` with an error, unless it has ended; cancellations are told from errors by their type."""
+        run = self._taken(key, output, usage, model)
+        if run is not None:
+            fail_run(run, SYNC, error, status)
+
+    def open_keys(self, within: Hashable) -> list[Hashable]:
+        """Return the keys of the open runs nested in the run ``within``, the innermost first."""
+        ancestor = self.find(within)
+        if ancestor is None:
+            return []
+        nested = [key for key, run in list(self._open.items()) if run is not ancestor and runs.is_inside(run, ancestor)]
+        return nested[::-1]  # a child starts after its parent
+
+    def warn_once(self, about: str, message: str, *values: object) -> None:
+        """Log a warning, the first time that it is ``about`` this."""
+        if about not in self._warned:
+            self._warned.add(about)
+            logging.getLogger("tracebus").warning(message, *values)
+
+    def current_in(self, current_key: Callable[[], Hashable | None]) -> Callable[[], None]:
+        """Let the framework say, through ``current_key``, which of its runs is current here; return what ends that.
+
+        ``@traced`` functions, ``trace()`` blocks and ``current_run()`` then find that run.
+        """
+
+        def find() -> Run | None:
+            key = current_key()
+            return None if key is None else self._open.get(key)
+
+        return runs.find_with(find)
+
+    def _outside(self, parent: Hashable | None) -> Run | Scope | None:
+        current = innermost()
+        if parent is None:
+            return current
+        run = self.find(parent)
+        if run is None:
+            if bus.live:
+                self.warn_once("parent", "%s reported a run whose parent %s was not seen: it is a root", self.sender, parent)
+            return get_current()  # what was cut from its parent is still a part of what it happens in
+        if current is None or (isinstance(current, Run) and current.sender is self.sender):
+            return run  # the framework knows best which of its runs is outside
+        return current if run in current._seen or runs.is_inside(current, run) else run
+
+    def _source(self, name: str, kind: str) -> Source:
+        source = self._sources.get((name, kind))
+        if source is None:
+            if len(self._sources) >= SOURCES_KEPT:
+                self._sources.clear()
+            source = self._sources[name, kind] = Source(name, kind, self.sender)
+        return source
+
+    def _known(self, key: Hashable, what: str) -> Run | None:
+        run = self._open.get(key)
+        if run is None and key not in self._ended_keys and bus.live:
+            self.warn_once("unknown", "%s reported %s of a run whose start was not seen: %s", self.sender, what, key)
+        return run
+
+    def _taken(self, key: Hashable, output: Any, usage: Usage | None, model: str | None) -> Run | None:
+        run = self._known(key, "the end")
+        if run is None or self._open.pop(key, None) is None:
+            return None
+        self._remember(key, run)
+        if output is not None:
+            run.output = output
+        elif run.output is None and run._text is not None:
+            run.output = "".join(run._text)
+        if usage is not None:
+            run.usage = usage
+        if model is not None:
+            run.model = model
+        return run
+
+    def _remember(self, key: Hashable, run: Run) -> None:
+        # Without a lock, which a forked child or the collector could find taken: each of these is one atomic step.
+        self._ended[key] = run
+        self._ended_keys[key] = None
+        if len(self._ended_keys) > ENDED_KEPT:
+            try:
+                self._ended_keys.pop(next(iter(self._ended_keys)), None)
+            except (RuntimeError, StopIteration):
+                pass  # another thread has just done it; the next end tries again
+
+
+def _with_ids(outside: Run | Scope | None, session_id: str | None, user_id: str | None) -> Scope:
+    around = outside._scope if isinstance(outside, Run) else outside or runs.ROOT_SCOPE
+    return Scope(
+        outside if isinstance(outside, Run) else around.run,
+        route=around.route,
+        tags=around.tags,
+        metadata=around.metadata,
+        session_id=session_id or around.session_id,
+        user_id=user_id or around.user_id,
+        remote=around.remote,
+        outside=outside,
+    )
