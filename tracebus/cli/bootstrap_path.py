@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentParser
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 __all__ = ["BOOTSTRAP", "main"]
 
-BOOTSTRAP: Final = str(Path(__file__).parent.parent / "bootstrap")
+BOOTSTRAP: Final = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bootstrap")
 """The directory whose ``sitecustomize`` starts tracing."""
 
 

@@ -61,14 +61,13 @@ option has a variable:
 def main(arguments: Sequence[str]) -> int:
     """Run the program that ``arguments`` name. Returns only where it cannot take this process's place."""
     ours, program = split(arguments)
-    parser = _parser()
-    chosen = vars(parser.parse_args(ours))
+    chosen = vars(_parser().parse_args(ours)) if ours else {}  # a parser loads what formats its help
     if not program:
-        parser.error("nothing to run: name a file, -m MODULE, -c CODE, or - for standard input")
+        _parser().error("nothing to run: name a file, -m MODULE, -c CODE, or - for standard input")
     try:
         variables = environment(os.environ, chosen)
     except ValueError as error:
-        parser.error(str(error))
+        _parser().error(str(error))
     command = [sys.executable, *program]
     return _as_child(command, variables) if os.name == "nt" else _in_our_place(command, variables)
 
