@@ -159,6 +159,12 @@ def test_only_what_is_named_is_installed(only: str, expected: str, traced_python
     assert traced_python("-c", "import somelib", env={"TRACEBUS_ONLY": only}).stdout == expected
 
 
+def test_an_unknown_name_in_the_environment_is_said_once(traced_python: RunPython) -> None:
+    done = traced_python("-c", "import tracebus, somelib", env={"TRACEBUS_ONLY": "opnai,somelib"})
+    expected = "TRACEBUS_ONLY has names of nothing that could be traced: opnai\n"
+    assert (done.stdout, done.stderr) == ("installed 7 somelib\n", expected)
+
+
 def test_the_names_of_other_packages_are_known_to_the_command(traced_python: RunPython) -> None:
     done = traced_python("-m", "tracebus", "run", "--only", "somelib", "-c", "import somelib")
     assert done.stdout == "installed 7 somelib\n"
@@ -206,6 +212,44 @@ def test_a_log_file_that_cannot_be_opened_is_said_and_the_program_goes_on(traced
     done = traced_python("-c", "import tracebus; print('on')", env=env)
     assert (done.stdout, done.stderr.count("\n")) == ("on\n", 1)
     assert done.stderr.startswith("no log lines are written, and the app goes on without: FileNotFoundError")
+
+
+def test_after_giving_up_what_was_being_imported_is_imported(traced_python: RunPython, tmp_path: Path) -> None:
+    write(tmp_path, {"blinker.py": "1 / 0", "openai.py": "import somelib", "litellm.py": "import openai"})
+    done = traced_python("-c", "import litellm, openai; print(openai.somelib.VALUE)")
+    assert (done.stdout, done.stderr.count("\n")) == ("7\n", 1)
+
+
+UNCOPYABLE = """
+import importlib.machinery, importlib.util, sys
+class Loader(importlib.machinery.SourceFileLoader):
+    def __reduce_ex__(self, protocol):
+        raise TypeError("I am the only one")
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        path = "somelib/__init__.py"
+        if name == "somelib":
+            return importlib.util.spec_from_file_location(name, path, loader=Loader(name, path))
+class Ancient:
+    pass
+sys.meta_path[1:1] = [Ancient(), Finder()]
+import somelib
+print(type(somelib.__loader__).__name__, somelib.VALUE)
+"""
+
+
+def test_a_library_whose_loader_is_not_like_others_is_imported_untraced(traced_python: RunPython) -> None:
+    done = traced_python("-c", UNCOPYABLE)
+    expected = "tracebus: nothing is traced in this process: TypeError('I am the only one')\n"
+    assert (done.stdout, done.stderr) == ("Loader 7\n", expected)
+
+
+def test_metadata_that_cannot_be_read_is_said_and_the_rest_is_traced(traced_python: RunPython, tmp_path: Path) -> None:
+    (tmp_path / "somelib_tracebus-1.0.dist-info" / "entry_points.txt").write_bytes(b"\xff [tracebus.integrations]")
+    done = traced_python("-c", "import somelib, tracebus, sys; print('tracebus.instrumentation' in sys.modules)")
+    assert (done.stdout, done.stderr.count("\n")) == ("True\n", 1)
+    assert done.stderr.startswith("tracebus: what other packages can trace is not known: UnicodeDecodeError")
 
 
 def test_a_python_without_tracebus_runs_as_ever(traced_python: RunPython, tmp_path: Path) -> None:

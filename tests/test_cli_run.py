@@ -14,7 +14,7 @@ import pytest
 
 from tracebus.bootstrap.tracebus_bootstrap import LIBRARIES
 from tracebus.cli.bootstrap_path import BOOTSTRAP
-from tracebus.cli.run import OPTIONS, environment, main, split
+from tracebus.cli.run import OPTIONS, _as_child, environment, main, split
 
 Done = subprocess.CompletedProcess[bytes]
 Run = Callable[..., Done]
@@ -387,6 +387,10 @@ def test_a_child_that_looks_at_no_environment_runs_untraced(flag: str, run: Run)
     code = f"import subprocess, sys; sys.exit(subprocess.run([sys.executable, {flag!r}, '-c', 'print(1)']).returncode)"
     done = run(*TRACED, "-c", code)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, b"1", b"")
+
+
+def test_where_a_process_cannot_be_replaced_a_child_s_exit_code_is_ours() -> None:
+    assert _as_child([sys.executable, "-c", "import sys; sys.exit(5)"], os.environ) == 5
 
 
 def test_the_names_that_are_there_are_those_of_the_integrations() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from importlib import import_module
 from operator import attrgetter
 from threading import Lock
@@ -22,10 +23,15 @@ _logger: Final = logging.getLogger("tracebus")
 _begun: Final = Lock()
 
 
-def start() -> None:
-    """Switch on what the TRACEBUS_… variables ask for. Calling it again changes nothing."""
+def start(unknown: Sequence[str] = ()) -> None:
+    """Switch on what the TRACEBUS_… variables ask for. Calling it again changes nothing.
+
+    ``unknown`` are the names in TRACEBUS_ONLY that nothing goes by.
+    """
     if bus.disabled or not _begun.acquire(blocking=False):  # never released: whoever comes first does it
         return
+    if unknown:
+        _logger.warning("TRACEBUS_ONLY has names of nothing that could be traced: %s", ", ".join(unknown))
     threads.install()
     _log_lines()
 

@@ -16,10 +16,8 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-__all__ = ["GROUP", "LIBRARIES", "Library", "Watcher", "third_party_libraries", "watch", "wanted"]
+__all__ = ["GROUP", "LIBRARIES", "Library", "third_party_libraries", "watch"]
 
-LOG_FORMATS = ("console", "json", "off")
-"""What TRACEBUS_LOG may be; not set, it is the first one on a terminal and the second one elsewhere."""
 GROUP = "tracebus.integrations"
 """The entry points of other packages: each is named after the module to watch for, and has ``install()``."""
 
@@ -78,17 +76,15 @@ def _mentions_group(path: str) -> bool:
         return False
 
 
-def wanted() -> set[str] | None:
-    """Return the names in TRACEBUS_ONLY, None for all."""
-    names = {name.strip() for name in os.environ.get("TRACEBUS_ONLY", "").split(",")} - {""}
-    return names or None
+_EVERY_PYTHON_ASKS_FOR = {*sys.stdlib_module_names, "sitecustomize", "usercustomize"}
 
 
 class Watcher:
     """A finder that finds nothing itself: it has the integration installed once the library's own code has run."""
 
     def __init__(self) -> None:
-        self._only = wanted()
+        self._only = {name.strip() for name in os.environ.get("TRACEBUS_ONLY", "").split(",")} - {""}
+        self._known: set[str] = set()
         self._watched: dict[str, Library | None] = {}
         self._has_asked_others = False
 
@@ -99,7 +95,8 @@ class Watcher:
         self._watch_for(self._chosen(LIBRARIES))
 
     def _chosen(self, libraries: dict[str, Library]) -> dict[str, Library | None]:
-        return {library.module: library for name, library in libraries.items() if self._only is None or name in self._only}
+        self._known.update(libraries)
+        return {library.module: library for name, library in libraries.items() if name in (self._only or libraries)}
 
     def _watch_for(self, modules: dict[str, Library | None]) -> None:
         new = {module: library for module, library in modules.items() if module not in self._watched}
@@ -109,15 +106,24 @@ class Watcher:
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Return what the other finders find, made to tell us about it, if ``name`` is watched for."""
-        if not self._has_asked_others and name.partition(".")[0] not in sys.stdlib_module_names:
-            self._has_asked_others = True
-            self._watch_for(self._chosen(third_party_libraries()))
+        if not self._has_asked_others and name.partition(".")[0] not in _EVERY_PYTHON_ASKS_FOR:
+            self._ask_others()
         if name not in self._watched or target is not None:
             return None
         spec = self._find(name, path)
         if spec is not None and hasattr(spec.loader, "exec_module") and not isinstance(spec.loader, type):
-            self._follow(spec)
+            try:
+                self._follow(spec)
+            except Exception as error:  # a loader can be anybody's
+                self._give_up(error)
         return spec
+
+    def _ask_others(self) -> None:
+        self._has_asked_others = True
+        try:
+            self._watch_for(self._chosen(third_party_libraries()))
+        except Exception as error:
+            sys.stderr.write(f"tracebus: what other packages can trace is not known: {error!r}\n")
 
     def _find(self, name: str, path: Sequence[str] | None) -> ModuleSpec | None:
         for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
@@ -149,7 +155,8 @@ class Watcher:
             del loader.create_module, loader.exec_module
             module = made[0] if made else sys.modules[spec.name]
             yield map(execute, (module,))
-            self._loaded(module, self._watched[spec.name])
+            if spec.name in self._watched:  # unless we have given up meanwhile
+                self._loaded(module, self._watched[spec.name])
 
         loader.create_module = create_module
         loader.exec_module = partial(next, filter(None, map(next, steps())))
@@ -161,7 +168,7 @@ class Watcher:
         try:
             from tracebus.instrumentation import install, start
 
-            start()
+            start(unknown=sorted(self._only - self._known))
             if library is not None:
                 install(library.integration, library.distribution)
         except Exception as error:
@@ -170,6 +177,7 @@ class Watcher:
     def _give_up(self, error: Exception) -> None:
         """Stop watching. A Python without tracebus, started by one that has it, is nothing to complain about."""
         self._watched.clear()
+        self._has_asked_others = True
         if not (isinstance(error, ModuleNotFoundError) and error.name == "tracebus"):
             sys.stderr.write(f"tracebus: nothing is traced in this process: {error!r}\n")
 
