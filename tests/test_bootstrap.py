@@ -231,9 +231,7 @@ class Finder:
         path = "somelib/__init__.py"
         if name == "somelib":
             return importlib.util.spec_from_file_location(name, path, loader=Loader(name, path))
-class Ancient:
-    pass
-sys.meta_path[1:1] = [Ancient(), Finder()]
+sys.meta_path.insert(1, Finder())
 import somelib
 print(type(somelib.__loader__).__name__, somelib.VALUE)
 """

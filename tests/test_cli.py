@@ -13,6 +13,8 @@ from tracebus.cli.bootstrap_path import BOOTSTRAP
 from tracebus.cli.run import OPTIONS
 from tracebus.errors import TracebusError
 
+pytestmark = pytest.mark.once
+
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
 
 # `python -c` with these is a `tracebus` in an environment without the extra.

@@ -175,6 +175,7 @@ ask("how?")
 """
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", [name for name in PROGRAMS if name != "identity"])
 def test_a_program_with_runs_does_the_same_and_its_lines_are_on_stderr(
     name: str, run: Run, tmp_path: Path, library: None
@@ -184,6 +185,25 @@ def test_a_program_with_runs_does_the_same_and_its_lines_are_on_stderr(
     traced = run(*LOGGED, "program.py")
     assert same(traced, run(*PYTHON, "program.py"))
     assert len(lines_of(traced.stderr)) == 2 * (name != "syntax error")
+
+
+IN_A_RUN = """
+import threading
+from tracebus import traced
+@traced
+def ask(question):
+    threads = [threading.Thread(target=int, args=(question,)), threading.Timer(0, lambda: 1 / 0)]
+    for thread in threads:
+        thread.start()
+        thread.join()
+ask("how?")
+"""
+
+
+def test_threads_that_are_started_in_a_run_fail_as_ever(run: Run) -> None:
+    traced = run(*LOGGED, "-c", IN_A_RUN)
+    assert same(traced, run(*PYTHON, "-c", IN_A_RUN))
+    assert without_lines(traced.stderr).count(b"Traceback") == 2
 
 
 def test_lines_are_on_stderr_so_that_stdout_stays_the_program_s(run: Run, tmp_path: Path) -> None:
@@ -231,6 +251,7 @@ def test_a_missing_file_is_a_wrong_call(run: Run) -> None:
     assert run(*TRACED, "missing.py").returncode == 2
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

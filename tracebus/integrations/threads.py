@@ -72,7 +72,7 @@ def carrying(executor: Executor) -> Executor:
 
     Raises ArgumentError for what is no executor of threads: a run cannot move to another process.
     """
-    if not isinstance(executor, Executor) or type(executor).__name__ == "ProcessPoolExecutor":
+    if not isinstance(executor, Executor) or "ProcessPoolExecutor" in {base.__name__ for base in type(executor).__mro__}:
         raise ArgumentError(f"carrying({executor!r}) needs an executor of threads, such as ThreadPoolExecutor()")
     return _Carrying(executor)
 
