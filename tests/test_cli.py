@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import tracebus
 from tracebus.cli import COMMANDS, load, main
 from tracebus.cli.bootstrap_path import BOOTSTRAP
 from tracebus.cli.run import OPTIONS
@@ -36,6 +37,10 @@ def test_help_lists_every_command(arguments: tuple[str, ...], run_python: RunPyt
     words = (done.stdout + done.stderr).split()
     assert [name for name in COMMANDS if name not in words] == []
     assert done.returncode == (0 if arguments else 2)
+
+
+def test_the_version_is_the_package_s(run_python: RunPython) -> None:
+    assert run_python("-m", "tracebus", "--version").stdout == f"tracebus {tracebus.__version__}\n"
 
 
 def test_an_unknown_command_is_a_wrong_call_and_a_near_one_is_named(run_python: RunPython) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from inspect import Parameter, Signature
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from ..errors import MissingExtraError
 
@@ -67,8 +68,19 @@ def _parameter(option: Option) -> Parameter:
 app = typer.Typer(cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print("tracebus", version("tracebus"))
+        raise typer.Exit
+
+
+_Version: TypeAlias = Annotated[
+    bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+]
+
+
 @app.callback(help="Trace LLM apps: run them, and look at what they did.")
-def _tracebus() -> None: ...
+def _tracebus(version: _Version = False) -> None: ...
 
 
 def main(arguments: Sequence[str]) -> int:
