@@ -21,6 +21,7 @@ import pytest
 
 pytestmark = [
     pytest.mark.once,
+    pytest.mark.timeout(240),  # servers start and stop several interpreters
     pytest.mark.skipif(sys.platform == "win32", reason="gunicorn and prefork need fork"),
 ]
 
@@ -83,8 +84,8 @@ import json, sys
 from tasks import app
 sent = {request: app.send_task("answer", (request,)) for request in sys.argv[1:]}
 print(json.dumps({
-    request: result.get(timeout=40, interval=0.05, propagate=False)["pid"] if not request.startswith("kill")
-    else type(result.get(timeout=40, interval=0.05, propagate=False)).__name__
+    request: result.get(timeout=60, interval=0.05, propagate=False)["pid"] if not request.startswith("kill")
+    else type(result.get(timeout=60, interval=0.05, propagate=False)).__name__
     for request, result in sent.items()
 }))
 """
@@ -119,7 +120,7 @@ class Server:
         """Wait until the server says `pattern`."""
         while True:
             try:
-                self.said.append(self._said.get(timeout=30))
+                self.said.append(self._said.get(timeout=60))
             except queue.Empty:
                 raise AssertionError(f"never said {pattern}:\n{''.join(self.said)}") from None
             if match := re.search(pattern, self.said[-1]):
@@ -261,7 +262,7 @@ def test_celery_prefork_with_a_worker_killed_in_the_middle(
         server.wait_for(r"ready\.")
         requests = [f"request-{number}" for number in range(20)]
         client = [sys.executable, "client.py", *requests[:10], "kill-1", *requests[10:]]
-        done = subprocess.run(client, cwd=directory, env=clean_env, capture_output=True, encoding="utf-8", timeout=50)
+        done = subprocess.run(client, cwd=directory, env=clean_env, capture_output=True, encoding="utf-8", timeout=100)
         assert done.returncode == 0, done.stderr
         answers = json.loads(done.stdout)
         server.stop()
