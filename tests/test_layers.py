@@ -1,7 +1,8 @@
 """Imports point down only: the rooms of the package, and who may know whom.
 
-    tracebus/__init__        viewer, cli
-            │                     │
+    tracebus/__init__        viewer, cli ──── bootstrap
+            │                     │               │
+            │                     ├──────── instrumentation
             │          outputs ───┴─── integrations
             ╰──── core ────╯
 
@@ -20,23 +21,30 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 # Everything directly under tracebus/ is core, except these and tracebus/__init__.py, the re-exporting face.
-ROOMS = {"outputs", "integrations", "viewer", "cli", "__main__"}
+ROOMS = {"outputs", "integrations", "instrumentation", "bootstrap", "viewer", "cli", "__main__"}
 FACE = "tracebus"
 
 # room: the rooms that it must not know. Nobody can know the face: it knows them, which would close a cycle.
 ABOVE = {
     "core": ROOMS,
-    "outputs": {"integrations", "viewer", "cli", "__main__"},
-    "integrations": {"outputs", "viewer", "cli", "__main__"},
-    "viewer": {"cli", "__main__"},
+    "outputs": ROOMS - {"outputs"},
+    "integrations": ROOMS - {"integrations"},
+    "instrumentation": ROOMS - {"instrumentation", "outputs", "integrations"},
+    "bootstrap": ROOMS - {"bootstrap", "instrumentation"},
+    "viewer": ROOMS - {"viewer", "outputs", "integrations"},
 }
 
 # What core may import from outside the standard library, and what single modules of it may beside that.
 CORE_NEEDS = {"anyio", "blinker", "msgspec"}
 ALSO_NEEDS = {"tracebus.testing": {"pytest"}}
 
-# (module, function) that may import when called: a __getattr__ re-exports a name lazily (PEP 562).
-IMPORTS_LATE = {(FACE, "__getattr__")}
+# (module, function) that may import when called: a __getattr__ re-exports a name lazily (PEP 562), and what runs before
+# the program loads nothing that the program may not need.
+BOOTSTRAP = "tracebus.bootstrap.tracebus_bootstrap"
+IMPORTS_LATE = {
+    (FACE, "__getattr__"),
+    *((BOOTSTRAP, function) for function in ("third_party_libraries", "_follow", "_loaded")),
+}
 
 # The one output that the face knows, for log_to_stdout.
 FACE_KNOWS = "tracebus.outputs.logs"
@@ -216,6 +224,7 @@ BREAKS: list[tuple[Rule, dict[str, str]]] = [
     (rooms_know_only_what_is_below, {"a": "from .outputs.logs import x", "outputs/logs": ""}),
     (rooms_know_only_what_is_below, {"a": "if TYPE_CHECKING:\n from tracebus import cli", "cli": ""}),
     (rooms_know_only_what_is_below, {"outputs/a": "from ..integrations.b import x", "integrations/b": ""}),
+    (rooms_know_only_what_is_below, {"instrumentation": "if TYPE_CHECKING:\n from .cli.run import x", "cli/run": ""}),
     (rooms_know_only_what_is_below, {"integrations/a": "import tracebus.outputs.b", "outputs/b": ""}),
     (outputs_do_not_know_each_other, {"outputs/a": "from . import b", "outputs/b": ""}),
     (the_face_knows_core_and_the_log_lines, {"__init__": "from .outputs.b import x", "outputs/b": ""}),

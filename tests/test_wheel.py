@@ -34,6 +34,8 @@ assert answer("hi") == "hello"
 assert heard == ["answer", "generate", "generate", "answer"], heard
 """
 
+RUN = "import tracebus\n@tracebus.traced\ndef answer(): pass\nanswer()"
+
 FIRST_TEST = """
 from tracebus import traced
 
@@ -98,6 +100,11 @@ def test_the_wheel_works_outside_the_checkout(wheel: Path, clean_env: dict[str, 
     run(*install, wheel)
     lines = run(python, "-W", "error", "first_steps.py", env=clean_env, cwd=tmp_path).splitlines()
     assert [json.loads(line)["name"] for line in lines] == ["answer", "generate", "generate", "answer"]
+
+    command = python.with_name("tracebus")
+    lines = run(command, "run", "--log-to", "stdout", "-c", RUN, env=clean_env, cwd=tmp_path).splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["chain_start", "chain_end"]
+    assert 'pip install "tracebus[cli]"' in run(command, "--help", env=clean_env)
 
     run(*install, "pytest")
     assert "1 passed" in run(python, "-m", "pytest", "-q", "-W", "error", env=clean_env, cwd=tmp_path)

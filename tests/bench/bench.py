@@ -140,6 +140,24 @@ def importing(watch: Stopwatch) -> Reading:
         return watch.side_by_side(ours, theirs)
 
 
+def starting(watch: Stopwatch) -> Reading:
+    """Time whole processes: ``tracebus run``, with nothing to trace, beside one that only imports tracebus."""
+    with tempfile.TemporaryDirectory() as compiled:
+        environment = {**os.environ, "PYTHONPYCACHEPREFIX": compiled}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        script = str(Path(sys.executable).with_name("tracebus"))
+
+        def seconds(*command: str) -> float:
+            start = time.perf_counter()
+            subprocess.run(command, check=True, env=environment)
+            return time.perf_counter() - start
+
+        ours = partial(seconds, script, "run", "-c", "pass")
+        theirs = partial(seconds, sys.executable, "-c", "import tracebus")
+        ours(), theirs()  # compiles
+        return watch.side_by_side(ours, theirs)
+
+
 _IMPORT = """
 import sys, time
 sys.path.insert(0, {path!r})
@@ -282,6 +300,7 @@ ROWS = [
     Row("token, background stuck, p99.9", "", microseconds(1000), past_a_stuck_subscriber),
     Row("JSON log line", "structlog", as_long(1.5), against(works.log_lines, works.structlog_lines)),
     Row("import tracebus", "blinker, anyio", as_long(1.3), importing),
+    Row("tracebus run -c pass", "python -c 'import tracebus'", as_long(1.5), starting),
     Row("growth by many runs", "", Bar(2**20, "1 MiB", "value"), growing, "bytes"),
 ]
 

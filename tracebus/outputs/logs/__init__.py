@@ -1,7 +1,7 @@
-"""Log lines on stdout: ``log_to_stdout`` for the events of the bus, and what puts run ids on the app's own log lines.
+"""Log lines: ``log_to_stdout`` and ``log_to`` for the events of the bus, and what puts run ids on the app's own log lines.
 
 structlog renders them, with processors and a printer of our own. It is not configured here: how is the app's business.
-What a line says is in ``fields`` (JSON) and ``rows`` (terminal), how it is written in ``printer``.
+What a line says is in ``fields`` (JSON) and ``rows`` (terminal), how it is written in ``printer``, where in ``destinations``.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ from ...redaction import Redactor
 from ...runs import current_run
 from ...signals import HOOKS, llm_new_token, subscribe
 from ...subscriptions import Subscription
+from .destinations import Destination, Given, Place, Standard, place_of
 from .fields import FieldsOf, as_json
 from .layout import Layout
 from .printer import Printer, Target
 from .rows import RowOf
 
-__all__ = ["Format", "RunIdFilter", "add_run_ids", "log_to_stdout"]
+__all__ = ["Destination", "Format", "RunIdFilter", "add_run_ids", "log_to", "log_to_stdout"]
 
 Format: TypeAlias = Literal["auto", "console", "json"]
 
@@ -61,28 +62,45 @@ def log_to_stdout(
 
     Raises ArgumentError for what is none of the choices.
     """
-    capture = _checked(format, tokens, stream, capture, redactor)
+    if stream is not None and not callable(getattr(stream, "write", None)):
+        raise ArgumentError(f"stream={stream!r} has no write(): give a text stream such as sys.stderr, None is stdout")
+    capture = _checked(format, tokens, capture, redactor)
+    return _log(Standard("stdout") if stream is None else Given(stream), format, tokens, capture, redactor)
+
+
+def log_to(
+    destination: Destination,
+    format: Format = "auto",
+    *,
+    tokens: bool = False,
+    capture: Capture | None = None,
+    redactor: Redactor | None = None,
+) -> Subscription:
+    """Write a line about every event as ``log_to_stdout`` does, somewhere else.
+
+    ``"stdout"`` and ``"stderr"`` are whatever ``sys`` has under that name at that moment; another text or a path is a file,
+    to which several processes may append; anything else is a text stream.
+
+    Raises ArgumentError for what is none of the choices, OSError for a file that cannot be opened.
+    """
+    capture = _checked(format, tokens, capture, redactor)
+    return _log(place_of(destination), format, tokens, capture, redactor)
+
+
+def _log(place: Place, format: Format, tokens: bool, capture: Capture, redactor: Redactor | None) -> Subscription:
     hooks = [hook for hook in HOOKS.values() if tokens or hook is not llm_new_token]
-    _close_earlier(stream)
-    lines = LogLines(format, stream, capture, redactor)
+    _close_earlier(place)
+    lines = LogLines(format, place, capture, redactor)
     lines.subscription = subscribe(lines, *hooks, delivery="inline")
     return lines.subscription
 
 
-def _checked(
-    format: object,
-    tokens: object,
-    stream: object,
-    capture: Capture | None,
-    redactor: object,
-) -> Capture:
+def _checked(format: object, tokens: object, capture: Capture | None, redactor: object) -> Capture:
     """Raise ArgumentError for a wrong argument; return what is captured."""
     if format not in get_args(Format):
         raise ArgumentError(f"unknown format {format!r}: choose one of {', '.join(get_args(Format))}")
     if not isinstance(tokens, bool):
         raise ArgumentError(f"tokens={tokens!r} is neither True, to write tokens as they come, nor False")
-    if stream is not None and not callable(getattr(stream, "write", None)):
-        raise ArgumentError(f"stream={stream!r} has no write(): give a text stream such as sys.stderr, None is stdout")
     if redactor is not None and not isinstance(redactor, Redactor):
         raise ArgumentError(f"redactor={redactor!r} is no Redactor: give tracebus.redaction.Redactor(rule)")
     if capture is None:
@@ -92,11 +110,11 @@ def _checked(
     return capture
 
 
-def _close_earlier(stream: TextIO | None) -> None:
-    """Close what writes to the same stream, or a re-run cell and a second call would write every line twice."""
+def _close_earlier(place: Place) -> None:
+    """Close what writes to the same place, or a re-run cell and a second call would write every line twice."""
     receivers = {id(receiver): receiver for hook in HOOKS.values() for receiver in hook.receivers.values()}
     for receiver in receivers.values():
-        if isinstance(receiver, LogLines) and receiver.stream is stream and receiver.subscription is not None:
+        if isinstance(receiver, LogLines) and receiver.place.key == place.key and receiver.subscription is not None:
             receiver.subscription.close()
 
 
@@ -109,14 +127,14 @@ class _EventLogger(structlog.BoundLoggerBase):
 
 
 class LogLines:
-    """The subscriber behind ``log_to_stdout``: hands each event to a structlog logger, whose processors do the rest."""
+    """The subscriber behind ``log_to``: hands each event to a structlog logger, whose processors do the rest."""
 
     subscription: Subscription | None = None
 
-    def __init__(self, format: Format, stream: TextIO | None, capture: Capture, redactor: Redactor | None) -> None:
-        self.stream = stream
+    def __init__(self, format: Format, place: Place, capture: Capture, redactor: Redactor | None) -> None:
+        self.place = place
         self._format = format
-        self._printer = Printer(stream, Layout())
+        self._printer = Printer(place, Layout())
         self._json = self._logger_of(FieldsOf(capture, redactor), as_json)
         self._console = self._logger_of(RowOf(capture, redactor))
         self._choose_for(self._printer.target)
@@ -132,7 +150,7 @@ class LogLines:
 
     def __call__(self, sender: Any, /, *, event: Event) -> None:
         """Write a line about ``event``."""
-        if self.stream is None and sys.stdout is not self._printer.target.stream:
+        if self.place() is not self._printer.target.stream:
             self._choose_for(self._printer.look())
         self._logger.say(_LEVELS.get(type(event)) or _level_of_error(event), event)
 

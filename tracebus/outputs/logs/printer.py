@@ -12,7 +12,6 @@ import io
 import json
 import logging
 import os
-import sys
 import threading
 import time
 import weakref
@@ -115,7 +114,7 @@ def _raw_below(stream: Any) -> io.RawIOBase | None:
 
 
 class Printer(Generic[Line]):
-    """Write lines to ``given``, or to whatever ``sys.stdout`` is when a line is written. It never raises.
+    """Write lines to the stream that ``where`` returns when a line is written. It never raises.
 
     ``finish`` makes bytes of a line for a target. It is called by one thread at a time and in the order of the lines,
     so it may remember what it has seen.
@@ -124,10 +123,10 @@ class Printer(Generic[Line]):
     lock of the stream and waits for this thread in turn, leaves its line to that one after a second.
     """
 
-    def __init__(self, given: TextIO | None, finish: Callable[[Line, Target], bytes]) -> None:
-        self.given = given
+    def __init__(self, where: Callable[[], TextIO | None], finish: Callable[[Line, Target], bytes]) -> None:
+        self._where = where
         self._finish = finish
-        self.target = Target(given)
+        self.target = Target(where())
         self._lines: deque[Line | bytes] = deque(maxlen=LINES_WAITING)
         self._warned = -WARN_EVERY_S
         self.unlock()
@@ -140,7 +139,7 @@ class Printer(Generic[Line]):
 
     def look(self) -> Target:
         """Return where a line written now goes."""
-        stream = sys.stdout if self.given is None else self.given
+        stream = self._where()
         if stream is not self.target.stream:
             self.target = Target(stream)
         return self.target

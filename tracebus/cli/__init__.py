@@ -1,0 +1,66 @@
+"""The ``tracebus`` command: which commands there are, and which file is loaded for each.
+
+A command is a module of this package, imported when it is asked for. One that is light has ``main(arguments)``, and needs
+nothing but tracebus. The others have ``command``, a function for typer, and need ``tracebus[cli]``; what they share is in
+``app``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Final, NamedTuple
+
+from ..errors import MissingExtraError, TracebusError
+
+__all__ = ["COMMANDS", "Command", "load", "main"]
+
+
+class Command(NamedTuple):
+    """A command as the list of commands shows it."""
+
+    help: str
+    is_light: bool = False
+
+
+COMMANDS: Final[dict[str, Command]] = {
+    "run": Command("Run a Python program with its model calls traced.", is_light=True),
+    "bootstrap-path": Command("Print what traces any Python when it is on PYTHONPATH.", is_light=True),
+    "integrations": Command("List the libraries that are traced, and which of them are installed."),
+}
+
+
+def load(name: str) -> Any:
+    """Import the module of a command."""
+    return import_module(f"{__name__}.{name.replace('-', '_')}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says and return the exit code: 0, 1 for a failure, 2 for a wrong call."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    name = arguments[0] if arguments else "--help"
+    try:
+        if name in COMMANDS and COMMANDS[name].is_light and "_TRACEBUS_COMPLETE" not in os.environ:
+            return int(load(name).main(arguments[1:]))
+        return int(load("app").main(arguments))
+    except MissingExtraError as error:
+        return _without_extra(name, error)
+    except TracebusError as error:
+        print(f"tracebus: {error}", file=sys.stderr)
+        return 1
+
+
+def _without_extra(name: str, error: MissingExtraError) -> int:
+    if name == "--help":
+        print(_help())
+        return 0
+    print(f"tracebus {name}: {error}", file=sys.stderr)
+    return 1
+
+
+def _help() -> str:
+    commands = [f"  {name:<16} {command.help}" for name, command in COMMANDS.items() if command.is_light]
+    more = 'There are more with pip install "tracebus[cli]".'
+    return "\n".join(["Usage: tracebus COMMAND [ARGS ...]", "", *commands, "", more])
