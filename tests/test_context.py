@@ -275,7 +275,7 @@ async def test_all_links_of_many_tasks_are_right(tasks: int, heard: Events) -> N
         assert run.trace_id == root.id
         assert run.metadata == {"task": task}
     assert len({run.id for run in runs}) == len(runs)
-    assert open_runs == set()
+    assert open_runs == {}
 
 
 @pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.long)])

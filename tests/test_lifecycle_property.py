@@ -71,7 +71,7 @@ def assert_children_ended_first(events: list[Event], names: set[str]) -> None:
 
 def assert_nothing_is_left() -> None:
     gc.collect()
-    assert open_runs == set()
+    assert open_runs == {}
     assert current_run() is None
 
 
@@ -340,7 +340,7 @@ def test_an_async_generator_has_one_start_and_one_terminal_whatever_happens(hist
                 gc.collect()
         assert_each_run_ended_once(events)
         assert_children_ended_first(events, {"block", "call", "cleanup"})
-        assert open_runs == set()
+        assert open_runs == {}
 
     check(
         history,

@@ -72,7 +72,7 @@ class Hearing:
             while deferred := next_deferred(call):
                 connection, sender, event = deferred
                 self._uncounted.append(None)
-                await self._hear(connection, event, partial(connection.call, sender, event=event))
+                await self._hear(connection, event, partial(connection.call, sender, event))
         finally:
             self._end()
 

@@ -7,10 +7,9 @@ counted, logged and announced, and do not reach the app unless the subscriber as
 from __future__ import annotations
 
 import functools
-from collections import deque
+from _thread import get_ident  # threading would be a twentieth of what importing tracebus takes
 from collections.abc import Awaitable, Callable, Iterable
 from inspect import isawaitable
-from threading import get_ident
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +30,8 @@ __all__ = ["Plan", "connect_receiver", "deliver", "deliver_async", "deliver_shie
 
 SAMPLED = 17
 """Of how many brief calls one is timed: prime, so that no rhythm of the app's is met."""
+CALLERS_KEPT = 1_000
+"""For how many threads a subscription remembers whether it is being called there; threads that are gone are forgotten then."""
 
 DEADLINE_S = 1.0
 """How long the terminal event of a cancelled run may take to be delivered, in seconds."""
@@ -42,13 +43,15 @@ class Plan:
     The sync subscribers in the order they connected, then the others: those that are awaited, queued or called in a thread.
     """
 
-    __slots__ = ("connections", "guarded", "plain")
+    __slots__ = ("connections", "guarded", "has_guarded", "has_plain", "plain")
 
     def __init__(self, connections: Iterable[Connection]) -> None:
         ordered = sorted(connections, key=lambda connection: (not connection.is_plain, connection.is_async))
         self.connections = tuple(ordered)
         self.plain = tuple(connection for connection in ordered if connection.is_plain)
         self.guarded = tuple(connection for connection in ordered if not connection.is_plain)
+        self.has_plain = bool(self.plain)
+        self.has_guarded = bool(self.guarded)
 
     @classmethod
     def of(cls, connections: Iterable[Connection]) -> Plan | None:
@@ -63,7 +66,7 @@ def deliver(plan: Plan, sender: object, event: Event) -> None:
     Raises what a subscriber with ``raise_error`` raised, after all have heard.
     """
     rest = call_plain(plan.plain, sender, event)
-    if plan.guarded or rest is not None:
+    if rest is not None or plan.has_guarded:
         post_rest(plan.guarded, sender, event, rest)
 
 
@@ -73,7 +76,7 @@ def deliver_async(plan: Plan, sender: object, event: Event) -> Awaitable[None] |
     Raises what a subscriber with ``raise_error`` raised, after all have heard.
     """
     rest = call_plain(plan.plain, sender, event)
-    if plan.guarded or rest is not None:
+    if rest is not None or plan.has_guarded:
         return await_rest(plan.guarded, sender, event, rest)
     return None
 
@@ -91,39 +94,42 @@ class Rest:
 def call_plain(plain: tuple[Connection, ...], sender: object, event: Event) -> Rest | None:
     """Call the sync subscribers; None when all have heard and nothing is left.
 
-    What a subscriber emits to itself waits until its call returns: ``callers`` says in which threads it is being called,
-    each with what waits there. This is the path of every event.
+    What a subscriber emits to itself waits until its call returns: ``callers`` has a list for each thread that ever called it,
+    which says whether it is being called there, and what waits. This is the path of every event.
     """
     rest: Rest | None = None
     thread = get_ident()
     for connection in plain:
-        connection.matched()
-        callers = connection.callers
-        if thread in callers:
-            _wait_for_return(callers, thread, connection, sender, event)
+        next(connection.matched)
+        try:
+            call = connection.callers[thread]
+        except KeyError:
+            call = _first_call(connection.callers, thread)
+        if call[0]:
+            call.append((connection, sender, event))
             continue
         try:
-            callers[thread] = late = None
-            result = connection.post(sender, event=event)
+            call[0] = True
+            result = connection.post(sender, event)
             if result is None:
-                connection.delivered()
+                next(connection.delivered)
             else:
                 rest = _noted(connection, result, rest)
         except BaseException as error:
             rest = _noted_failure(connection, event, error, rest)
         finally:
-            late = callers[thread]
-            del callers[thread]
-        if late is not None:
-            _call_late(late)
+            call[0] = False
+        if len(call) > 1:
+            _call_late(call)
     return rest
 
 
-def _wait_for_return(callers: Callers, thread: int, connection: Connection, sender: object, event: Event) -> None:
-    waiting = callers[thread]
-    if waiting is None:
-        waiting = callers[thread] = []
-    waiting.append((connection, sender, event))
+def _first_call(callers: Callers, thread: int) -> list[Any]:
+    if len(callers) >= CALLERS_KEPT:
+        for known, call in list(callers.items()):
+            if call == [False] and known != thread:
+                callers.pop(known, None)
+    return callers.setdefault(thread, [False])
 
 
 def _noted(connection: Connection, result: object, rest: Rest | None) -> Rest | None:
@@ -131,7 +137,7 @@ def _noted(connection: Connection, result: object, rest: Rest | None) -> Rest | 
     if result is UNCOUNTED:
         return rest
     if not isawaitable(result):
-        connection.delivered()
+        next(connection.delivered)
         return rest
     rest = rest or Rest()
     rest.awaitables.append((connection, result))
@@ -146,21 +152,19 @@ def _noted_failure(connection: Connection, event: Event, error: BaseException, r
     return rest
 
 
-def _call_late(late: list[Any]) -> None:
+def _call_late(call: list[Any]) -> None:
     """Deliver what a subscriber emitted to itself, one after the other, with what they emit in turn behind them."""
-    waiting = deque(late)
-    while waiting:
-        connection, sender, event = waiting.popleft()
-        callers = connection.callers
+    while len(call) > 1:
+        connection, sender, event = call.pop(1)
         try:
-            callers[get_ident()] = None
-            result = connection.post(sender, event=event)
+            call[0] = True
+            result = connection.post(sender, event)
             if result is not UNCOUNTED:
                 _queue(connection, event, result)
         except BaseException as error:
             connection.failed(event, error)
         finally:
-            waiting.extend(callers.pop(get_ident(), None) or ())
+            call[0] = False
 
 
 def post_rest(guarded: tuple[Connection, ...], sender: object, event: Event, rest: Rest | None) -> None:
@@ -174,7 +178,7 @@ def post_rest(guarded: tuple[Connection, ...], sender: object, event: Event, res
         for connection in guarded:
             if connection.within is not None and not connection.hears(event):
                 continue
-            connection.matched()
+            next(connection.matched)
             if outer is not None and defer(outer, connection, sender, event):
                 continue
             call = [connection.subscription, outer]
@@ -191,9 +195,9 @@ def post_rest(guarded: tuple[Connection, ...], sender: object, event: Event, res
 def _post(connection: Connection, sender: object, event: Event, rest: Rest) -> None:
     began = perf_counter_ns()
     try:
-        result = connection.post(sender, event=event)
+        result = connection.post(sender, event)
         if result is None:
-            connection.delivered()
+            next(connection.delivered)
             connection.subscription.timing.add(perf_counter_ns() - began)
         elif result is not UNCOUNTED:
             _queue(connection, event, result)
@@ -228,20 +232,20 @@ def await_rest(guarded: tuple[Connection, ...], sender: object, event: Event, re
         for connection in guarded:
             if connection.within is not None and not connection.hears(event):
                 continue
-            connection.matched()
+            next(connection.matched)
             if outer is not None and defer(outer, connection, sender, event):
                 continue
             call = [connection.subscription, outer]
             set_call(call)
             began = perf_counter_ns()
             try:
-                result = connection.call(sender, event=event)
+                result = connection.call(sender, event)
                 if connection.is_brief and not _is_behind(connection):
                     result = next(result.__await__(), None)
                 if isawaitable(result):
                     waits.append(awaiting.in_own_task(connection, event, result, errors, outer))
                 elif result is not UNCOUNTED:
-                    connection.delivered()
+                    next(connection.delivered)
                     connection.subscription.timing.add(perf_counter_ns() - began)
             except BaseException as error:
                 raised = connection.failed(event, error)
@@ -263,14 +267,14 @@ def await_rest(guarded: tuple[Connection, ...], sender: object, event: Event, re
 
 def _run_brief(connection: Connection, sender: object, event: Event) -> None:
     """Run the only subscriber, which never suspends and so cannot await what it says to itself: the path of most."""
-    began = 0 if connection.matched() % SAMPLED else perf_counter_ns()
+    began = 0 if next(connection.matched) % SAMPLED else perf_counter_ns()
     try:
-        next(connection.call(sender, event=event).__await__(), None)
+        next(connection.call(sender, event).__await__(), None)
     except BaseException as error:
         if (raised := connection.failed(event, error)) is not None:
             raise raised from None
     else:
-        connection.delivered()
+        next(connection.delivered)
         if began:
             connection.subscription.timing.add(perf_counter_ns() - began)
 
@@ -291,7 +295,7 @@ async def _heard(wakeups: list[Wakeup], errors: list[BaseException]) -> None:
 def _queue(connection: Connection, event: Event, result: Any) -> None:
     """Have an awaitable that came up in sync code awaited, in order."""
     if not isawaitable(result):
-        connection.delivered()
+        next(connection.delivered)
         return
     lane = lanes.lane_of(connection.subscription)
     lane.put(connection, event, result, rough_size_of(event))
@@ -321,7 +325,7 @@ def wait_for_queued(run: Run) -> None:
 
 def deliver_shielded(plan: Plan, sender: object, event: Event) -> Awaitable[None] | None:
     """Deliver from a task that is being cancelled: what must be awaited, under a shield for at most the delivery deadline."""
-    if not plan.guarded:
+    if not plan.has_guarded:
         return deliver_async(plan, sender, event)
     if loops.current_loop() is None:  # the collector closes a generator after its loop has gone
         deliver(plan, sender, event)
@@ -368,14 +372,14 @@ def _load_what_waits(connection: Connection) -> None:
         awaiting.get_ready()
 
 
-async def _hear_in_thread(receiver: Receiver, sender: object, /, *, event: Event) -> None:
+async def _hear_in_thread(receiver: Receiver, sender: object, event: Event) -> None:
     # A thread that blocks cannot be cancelled; the app that is cancelled does not wait for it.
     result = await to_thread.run_sync(functools.partial(receiver, sender, event=event), abandon_on_cancel=True)
     if isawaitable(result):
         await result
 
 
-def _enqueue(connection: Connection, lane: Lane, receiver: Receiver, sender: object, /, *, event: Event) -> object:
+def _enqueue(connection: Connection, lane: Lane, receiver: Receiver, sender: object, event: Event) -> object:
     said, size = sized_snapshot_of(event)
     size += size_of_run(said.run, lane.number)
     lane.put(connection, said, functools.partial(receiver, sender, event=said), size)
@@ -387,7 +391,7 @@ def queue_behind(subscription: Subscription, receiver: Receiver) -> Callable[...
     lane = lanes.lane_of(subscription)
     connection = Connection(subscription, receiver)
 
-    def hear(sender: object, /, *, event: Event) -> object:
+    def hear(sender: object, event: Event) -> object:
         if not lane.is_busy:
             return receiver(sender, event=event)
         lane.put(connection, event, functools.partial(receiver, sender, event=event), rough_size_of(event))

@@ -11,7 +11,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["awaiting", "lanes", "logging", "loops", "ownloop", "payload", "random", "to_thread", "uuid"]
+__all__ = ["awaiting", "copy", "fnmatch", "lanes", "logging", "loops", "ownloop", "payload", "to_thread", "uuid"]
 
 
 class _Late:
@@ -27,8 +27,9 @@ class _Late:
 
 
 if TYPE_CHECKING:
+    import copy
+    import fnmatch
     import logging
-    import random
     import uuid
 
     from anyio import to_thread
@@ -36,12 +37,13 @@ if TYPE_CHECKING:
     from . import awaiting, lanes, loops, ownloop, payload
 else:
     awaiting = _Late("tracebus.awaiting")
+    copy = _Late("copy")
+    fnmatch = _Late("fnmatch")
     lanes = _Late("tracebus.lanes")
     logging = _Late("logging")
     loops = _Late("tracebus.loops")
     ownloop = _Late("tracebus.ownloop")
     payload = _Late("tracebus.payload")
-    random = _Late("random")
     to_thread = _Late("anyio.to_thread")
     uuid = _Late("uuid")
 

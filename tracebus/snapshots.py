@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Hashable
 from itertools import islice
 from typing import Final, TypeVar, cast
 
 from .events import Event
-from .late import payload
+from .late import copy, payload
 from .runs import Run
 
 __all__ = ["rough_size_of", "run_as_of_now", "size_of_run", "sized_snapshot_of", "snapshot_of"]
