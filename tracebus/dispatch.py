@@ -105,7 +105,7 @@ def call_plain(plain: tuple[Connection, ...], sender: object, event: Event, thre
         except KeyError:
             call = _first_call(connection.callers, thread)
         if call[0]:
-            connection.matched()
+            next(connection.matched)
             call.append((connection, sender, event))
             continue
         try:
@@ -176,7 +176,7 @@ def post_rest(guarded: tuple[Connection, ...], sender: object, event: Event, res
         for connection in guarded:
             if connection.within is not None and not connection.hears(event):
                 continue
-            connection.matched()
+            next(connection.matched)
             if outer is not None and defer(outer, connection, sender, event):
                 continue
             call = [connection.subscription, outer]
@@ -195,7 +195,7 @@ def _post(connection: Connection, sender: object, event: Event, rest: Rest) -> N
     try:
         result = connection.post(sender, event)
         if result is None:
-            connection.delivered()
+            next(connection.delivered)
             connection.subscription.timing.add(perf_counter_ns() - began)
         elif result is not UNCOUNTED:
             _queue(connection, event, result)
@@ -230,7 +230,7 @@ def await_rest(guarded: tuple[Connection, ...], sender: object, event: Event, re
         for connection in guarded:
             if connection.within is not None and not connection.hears(event):
                 continue
-            connection.matched()
+            next(connection.matched)
             if outer is not None and defer(outer, connection, sender, event):
                 continue
             call = [connection.subscription, outer]
@@ -243,7 +243,7 @@ def await_rest(guarded: tuple[Connection, ...], sender: object, event: Event, re
                 if isawaitable(result):
                     waits.append(awaiting.in_own_task(connection, event, result, errors, outer))
                 elif result is not UNCOUNTED:
-                    connection.delivered()
+                    next(connection.delivered)
                     connection.subscription.timing.add(perf_counter_ns() - began)
             except BaseException as error:
                 raised = connection.failed(event, error)
@@ -293,7 +293,7 @@ async def _heard(wakeups: list[Wakeup], errors: list[BaseException]) -> None:
 def _queue(connection: Connection, event: Event, result: Any) -> None:
     """Have an awaitable that came up in sync code awaited, in order."""
     if not isawaitable(result):
-        connection.delivered()
+        next(connection.delivered)
         return
     lane = lanes.lane_of(connection.subscription)
     lane.put(connection, event, result, rough_size_of(event))

@@ -34,6 +34,6 @@ async def hear(connection: Connection, event: Event, work: Any, is_leaving: Call
             raise
         return connection.failed(event, error)
     if result is not UNCOUNTED:
-        connection.delivered()
+        next(connection.delivered)
         connection.subscription.timing.add(time.perf_counter_ns() - began)
     return None

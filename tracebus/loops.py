@@ -241,6 +241,10 @@ class Loop:
         guest = self._guest()
         if guest is None or getattr(self._native, "_asyncgens_shutdown_called", False):
             return  # too late: asyncio is at the very end of the loop
+        if not self.is_asyncio and not sys.modules["trio.lowlevel"].in_trio_task():
+            # A signal handler came here between two tasks, where trio would take the generator for somebody else's.
+            self._native.run_sync_soon(self.watch_closing)
+            return
         guest.guard = self._until_closed()
         try:
             guest.guard.__anext__().send(None)

@@ -72,7 +72,7 @@ class Connection:
     was heard, UNCOUNTED when it will be, or an awaitable. Decided once here, so that an emission only calls.
 
     Whoever emits counts, once an event and before anything else: in ``called`` what is called in place and mostly ends there,
-    with ``matched`` the rest, whose outcome is counted by whoever calls the receiver.
+    in ``matched`` the rest, whose outcome is counted by whoever calls the receiver.
     """
 
     __slots__ = (
@@ -100,8 +100,8 @@ class Connection:
         self.key = subscription.key
         self.receiver = receiver
         self.called = subscription.called.steps
-        self.matched = subscription.matched.add
-        self.delivered = subscription.delivered.add
+        self.matched = subscription.matched.steps
+        self.delivered = subscription.delivered.steps
         self.callers = subscription.callers
         self.sender = sender  # kept, so that its id, which is the key, stays its own
         self.sender_key = sender_key
@@ -125,7 +125,7 @@ class Connection:
     def not_ended_by_call(self) -> None:
         """Count as matched what was counted as called: it has failed, or is awaited yet."""
         self.subscription.passed_on.add()
-        self.matched()
+        next(self.matched)
 
     def failed(self, event: Event, error: BaseException) -> BaseException | None:
         """Count and report a failure; return it when the emitter is to see it. An interrupt is the app's: it goes on up."""
