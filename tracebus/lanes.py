@@ -208,7 +208,7 @@ class Lane:
 
     def _drain_on_a_loop(self, turn: Turn) -> None:
         for home in (loops.current_loop(), loops.host_loop(), self.subscription.connected_loop):
-            if home is not None and home.is_running and self._drain_on(home, turn):
+            if home is not None and home.takes_tasks and self._drain_on(home, turn):
                 return
         try:
             with_own_loop(lambda home: self._drain_on(home, turn))

@@ -96,6 +96,11 @@ class Loop:
             return False
         return not self.is_asyncio or native.is_running()
 
+    @property
+    def takes_tasks(self) -> bool:
+        """Whether a task started now will run: asyncio takes some at its very end that it never begins."""
+        return self.is_running and not getattr(self._native, "_asyncgens_shutdown_called", False)
+
     def is_leaving(self) -> bool:
         """Tell whether what runs here has to stop, in the middle of whatever it does: the loop is closing, or gone."""
         return not self.is_running or is_being_cancelled()
