@@ -89,7 +89,7 @@ check({count} * 4)  # the run's start, a token, its end, a text
 
 @pytest.mark.xfail(
     sys.version_info < (3, 12),
-    reason="not yet: on 3.11, where the collector runs inside of C functions, the process crashes now and then, or misses an end",
+    reason="not yet: on 3.11, where the collector runs inside of C functions, this crashes now and then, or misses an end",
     strict=False,
 )
 @pytest.mark.parametrize("threshold", [7, 700])
