@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -86,6 +87,11 @@ check({count} * 4)  # the run's start, a token, its end, a text
 """
 
 
+@pytest.mark.xfail(
+    sys.version_info < (3, 12),
+    reason="not yet: on 3.11, where the collector runs inside of C functions, this crashes now and then, or misses an end",
+    strict=False,
+)
 @pytest.mark.parametrize("threshold", [7, 700])
 @pytest.mark.parametrize("count", [1_000, full(40_000)])
 def test_the_collector_may_emit_in_the_middle_of_an_emission(
@@ -117,6 +123,8 @@ async def main():
         emit(text, text="x")
         await aemit(text, text="x")
     await aflush(20)
+    if {backend!r} == "trio":  # which writes to a file that is closed when a signal comes at its very end
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 if {backend!r} == "none":
     while time.monotonic() < end:

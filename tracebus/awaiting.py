@@ -153,7 +153,7 @@ def in_own_task(
     """
     loop = loops.current_loop()
     lane = connection.subscription.lane
-    if loop is None or (lane is not None and lane.is_busy):
+    if loop is None or not loop.takes_tasks or (lane is not None and lane.is_busy):
         return _put_behind(connection, event, awaitable)
     hearing = Hearing(connection, event, awaitable, errors, outer, loop)
     try:

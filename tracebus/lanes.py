@@ -157,10 +157,14 @@ class Lane:
         turn = self._claim() or self._take_over()
         if turn is None:
             return
-        if self._in_thread:
-            self._drain_in_thread(turn)
-        else:
-            self._drain_on_a_loop(turn)
+        try:
+            if self._in_thread:
+                self._drain_in_thread(turn)
+            else:
+                self._drain_on_a_loop(turn)
+        except BaseException:  # an interrupt must not leave the turn taken for ever
+            self._free(turn)
+            raise
 
     def _claim(self) -> Turn | None:
         try:
@@ -208,7 +212,7 @@ class Lane:
 
     def _drain_on_a_loop(self, turn: Turn) -> None:
         for home in (loops.current_loop(), loops.host_loop(), self.subscription.connected_loop):
-            if home is not None and home.is_running and self._drain_on(home, turn):
+            if home is not None and home.takes_tasks and self._drain_on(home, turn):
                 return
         try:
             with_own_loop(lambda home: self._drain_on(home, turn))

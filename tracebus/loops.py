@@ -96,6 +96,11 @@ class Loop:
             return False
         return not self.is_asyncio or native.is_running()
 
+    @property
+    def takes_tasks(self) -> bool:
+        """Whether a task started now will run: asyncio takes some at its very end that it never begins."""
+        return self.is_running and not getattr(self._native, "_asyncgens_shutdown_called", False)
+
     def is_leaving(self) -> bool:
         """Tell whether what runs here has to stop, in the middle of whatever it does: the loop is closing, or gone."""
         return not self.is_running or is_being_cancelled()
@@ -133,7 +138,7 @@ class Loop:
         self._here(lambda: self._start_to_the_end(job))
 
     def _here(self, start: Callable[[], object]) -> None:
-        if self.is_here:
+        if self.is_here and self._can_start_tasks():
             start()
             return
 
@@ -144,6 +149,10 @@ class Loop:
                 pass  # whoever wanted it finds the loop closed, and takes over
 
         self.call_soon(start_if_open)
+
+    def _can_start_tasks(self) -> bool:
+        """Whether tasks can be started: not by a signal handler that came in the middle of what trio does between two tasks."""
+        return self.is_asyncio or bool(sys.modules["trio.lowlevel"].in_trio_task())
 
     def _begin(self, job: Job, context: Context, on_end: Callable[[], object] | None) -> None:
         if not self.is_asyncio:
@@ -169,7 +178,8 @@ class Loop:
     def _start_in_trio(self, job: Job, context: Context) -> None:
         try:
             sys.modules["trio"].lowlevel.spawn_system_task(job, context=context)
-        except RuntimeError:  # trio finishes async generators when it takes no more tasks
+        except (RuntimeError, AssertionError):
+            # It finishes async generators when it takes no more tasks, and a signal may come before it takes the first one.
             raise LoopClosed from None
 
     def _start_to_the_end(self, job: Job) -> None:
@@ -241,9 +251,11 @@ class Loop:
         guest = self._guest()
         if guest is None or getattr(self._native, "_asyncgens_shutdown_called", False):
             return  # too late: asyncio is at the very end of the loop
-        if not self.is_asyncio and not sys.modules["trio.lowlevel"].in_trio_task():
-            # A signal handler came here between two tasks, where trio would take the generator for somebody else's.
-            self._native.run_sync_soon(self.watch_closing)
+        if not self._can_start_tasks():  # trio would take the generator for somebody else's
+            try:
+                self._native.run_sync_soon(self.watch_closing)
+            except RuntimeError:  # trio.RunFinishedError: it came after the last one
+                self.close()
             return
         guest.guard = self._until_closed()
         try:

@@ -101,8 +101,11 @@ class Queue:
         except IndexError:
             return None
         if entry.connection is not None:
-            self._count(-1, -entry.size)
-            self._tell_of_room()
+            with self._counting:
+                self._events -= 1
+                self._size -= entry.size
+            if self._wants_room:
+                self._tell_of_room()
         return entry
 
     def put_back(self, entry: Entry) -> None:

@@ -88,8 +88,12 @@ def size_of_run(said: Run | None, keeper: int) -> int:
 
 def rough_size_of(event: Event) -> int:
     """Return how many bytes of text an event brings, about: for one that is queued as it is, with the app's own values."""
-    copied, _ = _slots(cast("Hashable", type(event)))
-    return sum(_rough_size(getattr(event, name)) for name in copied)
+    size = 0
+    for name in _slots(cast("Hashable", type(event)))[0]:
+        value = getattr(event, name)
+        if value is not None:
+            size += len(value) if type(value) is str else _rough_size(value)
+    return size
 
 
 def _rough_size(value: object, depth: int = 3) -> int:
