@@ -6,19 +6,17 @@ Masking, encoding and everything else that can wait is done by the writer, in ``
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, cast
 
 import msgspec
 
 from ...events import (
     AgentAction,
     AgentFinish,
-    ChatModelStart,
     CustomEvent,
     Event,
     Failed,
     LLMNewToken,
-    LLMStart,
     Retry,
     SubscriberFailed,
     Text,
@@ -41,7 +39,7 @@ FACTS_SIZE: Final = 400
 """What a record takes beside its content, in bytes, about."""
 
 
-class Facts(NamedTuple):
+class Facts(msgspec.Struct, gc=False):
     """Who a run is; the same at its start and at its end, so that either can be lost."""
 
     number: int
@@ -50,8 +48,7 @@ class Facts(NamedTuple):
     """The span id of the parent."""
     above: int | None
     """The number of the parent, if it is a run of this process."""
-    name: str
-    kind: str
+    named: Named
     tags: tuple[str, ...]
     session_id: str | None
     user_id: str | None
@@ -60,7 +57,16 @@ class Facts(NamedTuple):
     metadata: Said
 
 
-class Started(NamedTuple):
+class Named(Protocol):
+    """What all runs of one callable share: a ``Source``."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+
+
+class Started(msgspec.Struct, gc=False):
     """A run has started."""
 
     size: int
@@ -68,7 +74,7 @@ class Started(NamedTuple):
     inputs: Said
 
 
-class Token(NamedTuple):
+class Token(msgspec.Struct, gc=False):
     """A run has streamed a token."""
 
     size: int
@@ -77,24 +83,25 @@ class Token(NamedTuple):
     text: str
 
 
-class Ended(NamedTuple):
+class Ended(msgspec.Struct, gc=False):
     """A run has ended."""
 
     size: int
     facts: Facts
     status: str
-    duration_s: float | None
-    first_token_s: float | None
+    duration_ns: int | None
+    first_token_ns: int | None
     usage: Usage | None
     output: Said
     error: Noted | None
 
     def without_content(self) -> Ended:
         """Return what takes no room."""
-        return self._replace(size=0, facts=self.facts._replace(metadata=None), output=None, error=None)
+        replace = msgspec.structs.replace
+        return replace(self, size=0, facts=replace(self.facts, metadata=None), output=None, error=None)
 
 
-class Happened(NamedTuple):
+class Happened(msgspec.Struct, gc=False):
     """Something else was said, on a run or outside one."""
 
     size: int
@@ -105,7 +112,7 @@ class Happened(NamedTuple):
     data: bytes
 
 
-class Noted(NamedTuple):
+class Noted(msgspec.Struct, gc=False):
     """An error without its frames, which would keep alive what the app holds in them."""
 
     said: bytes
@@ -117,10 +124,55 @@ class Noted(NamedTuple):
 Record: TypeAlias = "Started | Token | Ended | Happened"
 
 
+PLAIN_CHARACTERS: Final = 8192
+PLAIN_ITEMS: Final = 64
+PLAIN_DEPTH: Final = 5
+_INT64: Final = range(-(2**63), 2**63)
+
+
 def as_said(value: object) -> str | bytes:
-    """Return ``value`` as it is now, bounded."""
+    """Return ``value`` as it is now, bounded.
+
+    What is small and plain, as nearly everything is, is encoded at once: a snapshot of it would say the same.
+    """
+    if type(value) is str:
+        return value if value.isascii() and len(value) <= PLAIN_CHARACTERS else cast("str", snapshot(value))
+    try:
+        if _plain_size(value, PLAIN_DEPTH) <= PLAIN_CHARACTERS:
+            return _encode(value)
+    except Exception:  # a lone surrogate, or a dict that another thread changes
+        pass
     copied = snapshot(value)
     return copied if type(copied) is str else _encode(copied)
+
+
+_TOO_MUCH: Final = PLAIN_CHARACTERS + 1
+
+
+def _plain_size(value: object, depth: int) -> int:
+    """Return about how many characters there are in a value that is JSON as it stands; too many for any other."""
+    cls = type(value)
+    items: Any = value
+    if cls is dict:
+        for key in items:
+            if type(key) is not str or len(key) > 100:
+                return _TOO_MUCH
+        size, items = 16 * len(items), items.values()
+    elif cls is list:
+        size = 8
+    elif value is None or cls is bool:
+        return 4
+    elif (cls is int and value in _INT64) or (cls is float and value - value == 0):  # type: ignore[operator]
+        return 8
+    else:
+        return _TOO_MUCH
+    if depth == 0 or len(items) > PLAIN_ITEMS:
+        return _TOO_MUCH
+    for item in items:
+        size += len(item) if type(item) is str else _plain_size(item, depth - 1)
+        if size > PLAIN_CHARACTERS:
+            return _TOO_MUCH
+    return size
 
 
 def note_error(error: object) -> Noted:
@@ -162,18 +214,14 @@ class Recorder:
 
     def hear_start(self, sender: object, /, *, event: Any) -> object:
         """Note that a run starts."""
-        run: Run = event.run
-        size = FACTS_SIZE
         inputs = event.inputs
+        facts, size = _facts(event.run)
         if inputs is not None:
             if self._takes_inputs:
                 inputs = as_said(inputs)
                 size += len(inputs)
             else:
                 inputs = None
-        facts = _facts(run)
-        if facts.metadata is not None:
-            size += len(facts.metadata)
         self._put(Started(size, facts, inputs))
         return UNCOUNTED
 
@@ -190,21 +238,27 @@ class Recorder:
 
     def hear_end(self, sender: object, /, *, event: Any) -> object:
         """Note that a run has ended."""
-        run: Run = event.run
-        size = FACTS_SIZE
-        output = event.output
+        self._end(event.run, event.output, None)
+        return UNCOUNTED
+
+    def hear_error(self, sender: object, /, *, event: Failed) -> object:
+        """Note that a run has failed."""
+        assert event.run is not None
+        self._end(event.run, event.output, note_error(event.error))
+        return UNCOUNTED
+
+    def _end(self, run: Run, output: Any, error: Noted | None) -> None:
+        facts, size = _facts(run)
         if output is not None:
             if self._takes_outputs:
                 output = as_said(output)
                 size += len(output)
             else:
                 output = None
-        error = note_error(event.error) if isinstance(event, Failed) else None
-        facts = _facts(run)
-        if facts.metadata is not None:
-            size += len(facts.metadata)
-        self._put(Ended(size, facts, run.status, run.duration_s, run.first_token_s, run.usage, output, error))
-        return UNCOUNTED
+        started, ended, first = run._started, run._ended, run._first_token
+        duration_ns = None if ended is None else ended - started
+        first_ns = None if first is None else first - started
+        self._put(Ended(size, facts, run.status, duration_ns, first_ns, run.usage, output, error))
 
     def hear_other(self, sender: object, /, *, event: Event) -> object:
         """Note anything else."""
@@ -221,16 +275,17 @@ class Recorder:
             return self.hear_token
         if event_class in _FIELDS:
             return self.hear_other
-        is_start = event_class in (LLMStart, ChatModelStart) or "inputs" in _slots(event_class)
-        return self.hear_start if is_start else self.hear_end
+        if issubclass(event_class, Failed):
+            return self.hear_error
+        return self.hear_start if event_class.signal_name.endswith("_start") else self.hear_end
 
 
-def _slots(event_class: type[Event]) -> list[str]:
-    return [name for cls in event_class.__mro__ for name in getattr(cls, "__slots__", ())]
-
-
-def _facts(run: Run) -> Facts:
-    number = run._number()
+def _facts(run: Run) -> tuple[Facts, int]:
+    """Return who a run is, and how many bytes a record with that takes, about."""
+    # In one piece and with private names, because it runs twice a run in the app's own time.
+    number = run._id
+    if number is None:
+        number = run._number()
     parent, scope = run.parent, run._scope
     span: int | None = None
     above: int | None = None
@@ -242,23 +297,13 @@ def _facts(run: Run) -> Facts:
     trace = run._trace
     if trace is None:  # walking to the root for each run of a deep tree would be quadratic
         trace = run._trace = run._trace_number() if parent is None or parent._trace is None else parent._trace
-    metadata: Any = run._metadata or scope.metadata
-    if metadata:
+    metadata: Any = run._metadata or scope.metadata or None
+    size = FACTS_SIZE
+    if metadata is not None:
         metadata = as_said(dict(metadata))
-    return Facts(
-        number,
-        trace,
-        span,
-        above,
-        run.name,
-        run.kind,
-        run.tags,
-        scope.session_id,
-        scope.user_id,
-        run.start_ns,
-        run.model,
-        metadata or None,
-    )
+        size += len(metadata)
+    session, user = scope.session_id, scope.user_id
+    return Facts(number, trace, span, above, run._source, run.tags, session, user, run.start_ns, run.model, metadata), size
 
 
 _FIELDS: Final[dict[type[Event], Callable[[Any], dict[str, Any]]]] = {

@@ -87,8 +87,8 @@ class Row:
         self.is_root = facts.above is None
         self.above = above
         self.top = above is None
-        self.name = encoder.text(facts.name)
-        self.kind = facts.kind
+        self.name = encoder.text(facts.named.name)
+        self.kind = facts.named.kind
         self.session = None if facts.session_id is None else encoder.text(str(facts.session_id))
         self.user = None if facts.user_id is None else encoder.text(str(facts.user_id))
         self.started_ns = facts.started_ns
@@ -270,8 +270,8 @@ class Preparer:
         row.tell(facts, self.encoder)
         row.is_ended = True
         row.status = record.status
-        row.duration_ns = None if record.duration_s is None else round(record.duration_s * 1e9)
-        row.first_token_ns = None if record.first_token_s is None else round(record.first_token_s * 1e9)
+        row.duration_ns = record.duration_ns
+        row.first_token_ns = record.first_token_ns
         row.output = self.encoder.body(record.output)
         if record.error is not None:
             row.error = self.encoder.error(record.error)
