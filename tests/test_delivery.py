@@ -1307,7 +1307,7 @@ for block in kept:
 def test_nested_open_runs_are_closed_from_the_inside_also_when_the_clock_stands_still(run_python: Any) -> None:
     code = """
 from tracebus import runs
-runs.use_instruments(runs.Instruments(lambda: 1, lambda: 1, runs.entropy))
+runs.use_instruments(runs.Instruments(lambda: 1, lambda: 1, int))
 subscribe(lambda sender, event: print(event.run.name), "chain_error")
 kept = [trace(name) for name in "abcdef"]
 for block in kept:

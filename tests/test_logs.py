@@ -123,7 +123,7 @@ class Clock:
 @pytest.fixture
 def clock() -> Iterator[Clock]:
     clock = Clock([0x7F3A, 0x91C0, 0xB22E, 0xC01D])
-    before = use_instruments(Instruments(clock.now, clock.now, lambda bits: next(clock.ids)))
+    before = use_instruments(Instruments(clock.now, clock.now, lambda seq: next(clock.ids)))
     yield clock
     use_instruments(before)
 

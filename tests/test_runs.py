@@ -48,7 +48,7 @@ class Clock:
         self.bits = itertools.count(1)
 
     def instruments(self) -> Instruments:
-        return Instruments(lambda: self.wall, lambda: self.monotonic, lambda bits: next(self.bits))
+        return Instruments(lambda: self.wall, lambda: self.monotonic, lambda seq: next(self.bits))
 
     def advance(self, seconds: float) -> None:
         self.wall += int(seconds * 1e9)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import math
 import os
 import sys
 import time
@@ -44,7 +43,7 @@ def _dropped_since_last_time() -> int:
 
 def check_timeout(timeout_s: float) -> float:
     """Return the time-out; raise ArgumentError when it is negative or not a number."""
-    if not isinstance(timeout_s, (int, float)) or math.isnan(timeout_s) or timeout_s < 0:
+    if not isinstance(timeout_s, (int, float)) or not timeout_s >= 0:
         raise ArgumentError(f"timeout_s={timeout_s!r} must be a number of seconds, 0 or more")
     return timeout_s
 

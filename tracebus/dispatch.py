@@ -7,11 +7,10 @@ counted, logged and announced, and do not reach the app unless the subscriber as
 from __future__ import annotations
 
 import functools
-from collections import deque
+from _thread import get_ident  # threading would be a twentieth of what importing tracebus takes
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import copy_context
 from inspect import isawaitable
-from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -29,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan", "connect_receiver", "deliver", "deliver_async", "deliver_shielded", "wait_for_queued"]
 
+CALLERS_KEPT = 1_000
+"""For how many threads a subscription remembers whether it is being called there; threads that are gone are forgotten then."""
+
 DEADLINE_S = 1.0
 """How long the terminal event of a cancelled run may take to be delivered, in seconds."""
 
@@ -39,13 +41,15 @@ class Plan:
     The sync subscribers in the order they connected, then the others: those that are awaited, queued or called in a thread.
     """
 
-    __slots__ = ("connections", "guarded", "plain")
+    __slots__ = ("connections", "guarded", "has_guarded", "has_plain", "plain")
 
     def __init__(self, connections: Iterable[Connection]) -> None:
         ordered = sorted(connections, key=lambda connection: not connection.is_plain)
         self.connections = tuple(ordered)
         self.plain = tuple(connection for connection in ordered if connection.is_plain)
         self.guarded = tuple(connection for connection in ordered if not connection.is_plain)
+        self.has_plain = bool(self.plain)
+        self.has_guarded = bool(self.guarded)
 
     @classmethod
     def of(cls, connections: Iterable[Connection]) -> Plan | None:
@@ -60,7 +64,7 @@ def deliver(plan: Plan, sender: object, event: Event) -> None:
     Raises what a subscriber with ``raise_error`` raised, after all have heard.
     """
     rest = call_plain(plan.plain, sender, event)
-    if plan.guarded or rest is not None:
+    if rest is not None or plan.has_guarded:
         post_rest(plan.guarded, sender, event, rest)
 
 
@@ -70,7 +74,7 @@ def deliver_async(plan: Plan, sender: object, event: Event) -> Awaitable[None] |
     Raises what a subscriber with ``raise_error`` raised, after all have heard.
     """
     rest = call_plain(plan.plain, sender, event)
-    if plan.guarded or rest is not None:
+    if rest is not None or plan.has_guarded:
         return await_rest(plan.guarded, sender, event, rest)
     return None
 
@@ -88,38 +92,41 @@ class Rest:
 def call_plain(plain: tuple[Connection, ...], sender: object, event: Event) -> Rest | None:
     """Call the sync subscribers; None when all have heard and nothing is left.
 
-    What a subscriber emits to itself waits until its call returns: ``callers`` says in which threads it is being called,
-    each with what waits there. This is the path of every event.
+    What a subscriber emits to itself waits until its call returns: ``callers`` has a list for each thread that ever called it,
+    which says whether it is being called there, and what waits. This is the path of every event.
     """
     rest: Rest | None = None
     thread = get_ident()
     for connection in plain:
-        callers = connection.callers
-        if thread in callers:
-            _wait_for_return(callers, thread, connection, sender, event)
+        try:
+            call = connection.callers[thread]
+        except KeyError:
+            call = _first_call(connection.callers, thread)
+        if call[0]:
+            call.append((connection, sender, event))
             continue
         try:
-            callers[thread] = late = None
-            result = connection.post(sender, event=event)
+            call[0] = True
+            result = connection.post(sender, event)
             if result is None:
-                connection.delivered()
+                next(connection.delivered)
             else:
                 rest = _noted(connection, result, rest)
         except BaseException as error:
             rest = _noted_failure(connection, event, error, rest)
         finally:
-            late = callers[thread]
-            del callers[thread]
-        if late is not None:
-            _call_late(late)
+            call[0] = False
+        if len(call) > 1:
+            _call_late(call)
     return rest
 
 
-def _wait_for_return(callers: Callers, thread: int, connection: Connection, sender: object, event: Event) -> None:
-    waiting = callers[thread]
-    if waiting is None:
-        waiting = callers[thread] = []
-    waiting.append((connection, sender, event))
+def _first_call(callers: Callers, thread: int) -> list[Any]:
+    if len(callers) >= CALLERS_KEPT:
+        for known, call in list(callers.items()):
+            if call == [False] and known != thread:
+                callers.pop(known, None)
+    return callers.setdefault(thread, [False])
 
 
 def _noted(connection: Connection, result: object, rest: Rest | None) -> Rest | None:
@@ -127,7 +134,7 @@ def _noted(connection: Connection, result: object, rest: Rest | None) -> Rest | 
     if result is UNCOUNTED:
         return rest
     if not isawaitable(result):
-        connection.delivered()
+        next(connection.delivered)
         return rest
     rest = rest or Rest()
     rest.awaitables.append((connection, result))
@@ -142,21 +149,19 @@ def _noted_failure(connection: Connection, event: Event, error: BaseException, r
     return rest
 
 
-def _call_late(late: list[Any]) -> None:
+def _call_late(call: list[Any]) -> None:
     """Deliver what a subscriber emitted to itself, one after the other, with what they emit in turn behind them."""
-    waiting = deque(late)
-    while waiting:
-        connection, sender, event = waiting.popleft()
-        callers = connection.callers
+    while len(call) > 1:
+        connection, sender, event = call.pop(1)
         try:
-            callers[get_ident()] = None
-            result = connection.post(sender, event=event)
+            call[0] = True
+            result = connection.post(sender, event)
             if result is not UNCOUNTED:
                 _queue(connection, event, result)
         except BaseException as error:
             _failed(connection, event, error)
         finally:
-            waiting.extend(callers.pop(get_ident(), None) or ())
+            call[0] = False
 
 
 def post_rest(guarded: tuple[Connection, ...], sender: object, event: Event, rest: Rest | None) -> None:
@@ -183,9 +188,9 @@ def post_rest(guarded: tuple[Connection, ...], sender: object, event: Event, res
 
 def _post(connection: Connection, sender: object, event: Event, rest: Rest) -> None:
     try:
-        result = connection.post(sender, event=event)
+        result = connection.post(sender, event)
         if result is None:
-            connection.delivered()
+            next(connection.delivered)
         elif result is not UNCOUNTED:
             _queue(connection, event, result)
     except BaseException as error:
@@ -222,14 +227,14 @@ def await_rest(guarded: tuple[Connection, ...], sender: object, event: Event, re
             call = [connection.subscription, outer]
             set_call(call)
             try:
-                result = connection.call(sender, event=event)
+                result = connection.call(sender, event)
                 if connection.is_brief and not _is_behind(connection):
                     next(result.__await__(), None)
-                    connection.delivered()
+                    next(connection.delivered)
                 elif isawaitable(result):
                     wakeups.append(_in_own_task(connection, event, result, errors, outer))
                 elif result is not UNCOUNTED:
-                    connection.delivered()
+                    next(connection.delivered)
             except BaseException as error:
                 _noted_error(connection, event, error, errors)
             if len(call) == 2:
@@ -249,12 +254,12 @@ def await_rest(guarded: tuple[Connection, ...], sender: object, event: Event, re
 def _run_brief(connection: Connection, sender: object, event: Event) -> None:
     """Run the only subscriber, which never suspends and so cannot await what it says to itself: the path of most."""
     try:
-        next(connection.call(sender, event=event).__await__(), None)
+        next(connection.call(sender, event).__await__(), None)
     except BaseException as error:
         if (raised := _failed(connection, event, error)) is not None:
             raise raised from None
     else:
-        connection.delivered()
+        next(connection.delivered)
 
 
 def _is_behind(connection: Connection) -> bool:
@@ -297,7 +302,7 @@ def _in_own_task(
                 subscription.ended.add()
             while deferred := next_deferred(call):
                 connection_, sender, said = deferred
-                await _hear(connection_, said, connection_.call(sender, event=said), [])
+                await _hear(connection_, said, connection_.call(sender, said), [])
         finally:
             call[0] = None
             finished.set()
@@ -341,7 +346,7 @@ async def _hear(connection: Connection, event: Event, awaitable: Any, errors: li
         _noted_error(connection, event, error, errors)
     else:
         if awaitable is not UNCOUNTED:
-            connection.delivered()
+            next(connection.delivered)
 
 
 def _failed(connection: Connection, event: Event, error: BaseException) -> BaseException | None:
@@ -356,7 +361,7 @@ def _failed(connection: Connection, event: Event, error: BaseException) -> BaseE
 def _queue(connection: Connection, event: Event, result: Any) -> None:
     """Have an awaitable that came up in sync code awaited, in order."""
     if not isawaitable(result):
-        connection.delivered()
+        next(connection.delivered)
         return
     lane = lanes.lane_of(connection.subscription)
     lane.put(connection, event, result)
@@ -376,7 +381,7 @@ def wait_for_queued(run: Run) -> None:
 
 def deliver_shielded(plan: Plan, sender: object, event: Event) -> Awaitable[None] | None:
     """Deliver from a task that is being cancelled: what must be awaited, under a shield for at most the delivery deadline."""
-    if not plan.guarded:
+    if not plan.has_guarded:
         return deliver_async(plan, sender, event)
     if loops.current_loop() is None:  # the collector closes a generator after its loop has gone
         deliver(plan, sender, event)
@@ -413,14 +418,14 @@ def connect_receiver(
     return connection
 
 
-async def _hear_in_thread(receiver: Receiver, sender: object, /, *, event: Event) -> None:
+async def _hear_in_thread(receiver: Receiver, sender: object, event: Event) -> None:
     # A thread that blocks cannot be cancelled; the app that is cancelled does not wait for it.
     result = await to_thread.run_sync(functools.partial(receiver, sender, event=event), abandon_on_cancel=True)
     if isawaitable(result):
         await result
 
 
-def _enqueue(connection: Connection, lane: Lane, receiver: Receiver, sender: object, /, *, event: Event) -> object:
+def _enqueue(connection: Connection, lane: Lane, receiver: Receiver, sender: object, event: Event) -> object:
     said = snapshot_of(event)
     lane.put(connection, said, functools.partial(receiver, sender, event=said))
     return UNCOUNTED
@@ -431,7 +436,7 @@ def queue_behind(subscription: Subscription, receiver: Receiver) -> Callable[...
     lane = lanes.lane_of(subscription)
     connection = Connection(subscription, receiver)
 
-    def hear(sender: object, /, *, event: Event) -> object:
+    def hear(sender: object, event: Event) -> object:
         if not lane.is_busy:
             return receiver(sender, event=event)
         lane.put(connection, event, functools.partial(receiver, sender, event=event))

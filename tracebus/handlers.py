@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from .dispatch import connect_receiver, queue_behind
 from .errors import MissingExtraError, SubscriberError
@@ -221,13 +221,16 @@ def _custom_event(event: Any) -> Arguments:
     return (event.name, event.data), keywords
 
 
-class _Method(NamedTuple):
+class _Method:
     """How one method of a handler hears one hook."""
 
-    name: str
-    hook: Hook[Any]
-    ignored_by: str | None
-    arguments: Callable[[Any], Arguments]
+    __slots__ = ("arguments", "hook", "ignored_by", "name")
+
+    def __init__(self, name: str, hook: Hook[Any], ignored_by: str | None, arguments: Callable[[Any], Arguments]) -> None:
+        self.name = name
+        self.hook = hook
+        self.ignored_by = ignored_by
+        self.arguments = arguments
 
 
 _METHODS: Final = (
@@ -291,7 +294,7 @@ def _receiver(handler: object, method: Callable[..., Any], how: _Method) -> Rece
     accepted = _accepted_keywords(method)
     ignored_by = how.ignored_by if how.ignored_by is not None and hasattr(handler, how.ignored_by) else None
 
-    def hear(sender: Any, /, *, event: Any) -> Any:
+    def hear(sender: Any, event: Any) -> Any:
         if ignored_by is not None and getattr(handler, ignored_by):
             return None
         positional, keywords = how.arguments(event)
@@ -307,13 +310,13 @@ def _with_fallback(handler: object, method: Callable[..., Any], as_llm: Callable
     chat = next(how for how in _METHODS if how.hook is chat_model_start)
     first, second = _receiver(handler, method, chat), _receiver(handler, as_llm, _CHAT_AS_LLM)
 
-    def hear(sender: Any, /, *, event: Any) -> Any:
+    def hear(sender: Any, event: Any) -> Any:
         try:
             return first(sender, event=event)
         except NotImplementedError:
             return second(sender, event=event)
 
-    async def hear_async(sender: Any, /, *, event: Any) -> None:
+    async def hear_async(sender: Any, event: Any) -> None:
         try:
             await (first(sender, event=event) or _nothing())
         except NotImplementedError:

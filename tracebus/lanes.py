@@ -269,7 +269,7 @@ class Lane:
             connection.subscription.fail(event, error)
         else:
             if result is not UNCOUNTED:
-                connection.delivered()
+                next(connection.delivered)
 
     def _wake_thread(self) -> None:
         if self._thread is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["lanes", "logging", "loops", "payload", "random", "to_thread", "uuid"]
+__all__ = ["copy", "fnmatch", "lanes", "logging", "loops", "payload", "to_thread", "uuid"]
 
 
 class _Late:
@@ -25,18 +25,20 @@ class _Late:
 
 
 if TYPE_CHECKING:
+    import copy
+    import fnmatch
     import logging
-    import random
     import uuid
 
     from anyio import to_thread
 
     from . import lanes, loops, payload
 else:
+    copy = _Late("copy")
+    fnmatch = _Late("fnmatch")
     lanes = _Late("tracebus.lanes")
     logging = _Late("logging")
     loops = _Late("tracebus.loops")
     payload = _Late("tracebus.payload")
-    random = _Late("random")
     to_thread = _Late("anyio.to_thread")
     uuid = _Late("uuid")

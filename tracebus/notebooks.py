@@ -6,16 +6,19 @@ import linecache
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
 __all__ = ["CellSite", "site_of_caller"]
 
 
-class CellSite(NamedTuple):
+class CellSite:
     """Where in a notebook something was subscribed: what stays the same when the cell runs again, and in which run it was."""
 
-    place: tuple[object, ...]
-    execution: int
+    __slots__ = ("execution", "place")
+
+    def __init__(self, place: tuple[object, ...], execution: int) -> None:
+        self.place = place
+        self.execution = execution
 
     def replaces(self, earlier: CellSite | None) -> bool:
         """Whether this is the same place in a later execution. A loop in one cell replaces nothing."""

@@ -124,7 +124,7 @@ def _parent_of_others() -> RemoteParent | None:
     came = run._root()._scope.remote
     if came is None:
         return RemoteParent(run.trace_id, run.span_id)
-    return came._replace(span_id=run.span_id)
+    return RemoteParent(came.trace_id, run.span_id, came.sampled, came.tracestate)
 
 
 # -- ASGI --------------------------------------------------------------------------------------------------------------

@@ -10,10 +10,11 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from .errors import ArgumentError
-from .late import random, uuid
+from .late import uuid
+from .values import Value
 
 if TYPE_CHECKING:
     from .lanes import Lane
@@ -84,28 +85,31 @@ class Usage:
         return f"Usage({', '.join(f'{name}={value}' for name, value in self.as_dict().items())})"
 
 
-class RemoteParent(NamedTuple):
+class RemoteParent(Value):
     """Name a parent in another process by its trace and its span.
 
     ``trace_id`` holds the 128 bits of the trace, ``span_id`` the 64 bits of the parent's span; ``sampled`` and
     ``tracestate`` travel on as they came (W3C Trace Context, level 1).
     """
 
-    trace_id: uuid.UUID
-    span_id: int
-    sampled: bool = True
-    tracestate: str = ""
+    __slots__ = ("sampled", "span_id", "trace_id", "tracestate")
+
+    def __init__(self, trace_id: uuid.UUID, span_id: int, sampled: bool = True, tracestate: str = "") -> None:
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.sampled = sampled
+        self.tracestate = tracestate
 
 
 Finder: TypeAlias = "Callable[[], Run | None]"
 
-finders: tuple[Finder, ...] = ()
+finders: tuple[Finder, ...] | None = None
 """Each returns the run that is current in a framework that keeps it in a place of its own; ``sources`` adds to them."""
 
 
 def elsewhere() -> tuple[Run, ...]:
     """Return the runs that are current in frameworks."""
-    return tuple(found for find in finders if (found := find()) is not None)
+    return tuple(found for find in finders or () if (found := find()) is not None)
 
 
 class Scope:
@@ -135,7 +139,7 @@ class Scope:
         self.remote = remote
         self.owner = owner
         self.outside = outside
-        self._seen = elsewhere() if finders else ()
+        self._seen = elsewhere()
 
 
 ROOT_SCOPE: Final = Scope()
@@ -161,7 +165,9 @@ class Run:
     Set ``output``, ``usage``, ``model``, ``metadata`` and ``tags`` freely while it is open; the rest is the tracer's.
 
     A run is made on every traced call, and most of what it can tell is never asked: so what is the same for all runs of a
-    callable stays there, defaults are class attributes, and ids and durations are worked out when they are read.
+    callable stays there, and ids and durations are worked out when they are read. ``tracing.open_run`` makes it and sets what
+    has no default here; a default is for what most runs never set, because setting an attribute that the class has, too, is
+    slow.
     """
 
     name: str = _from_source()
@@ -171,26 +177,26 @@ class Run:
     """The traced callable, or the name of a ``trace()`` block or integration: what receivers get as sender."""
     tags: tuple[str, ...] = _from_source()
     """The tags of the scopes and of the callable."""
-    parent: Run | None = None
+    parent: Run | None
     """The run in which this one was started, ``None`` at a root."""
-    inputs: Any = None
+    inputs: Any
     """What the call was given, by parameter name."""
-    output: Any = None
+    output: Any
     """What the call returned, or what its stream yielded so far."""
     error: BaseException | None = None
     usage: Usage | None = None
     model: str | None = None
-    status: Status = "open"
+    status: Status
     start_ns: int
     """When it started, in nanoseconds since the epoch (wall clock)."""
 
     _source: Source
-    _scope: Scope = ROOT_SCOPE
-    _route: Route | None = None
+    _scope: Scope
+    _route: Route | None
     _started: int  # this and the next two: monotonic clock, nanoseconds
-    _ended: int | None = None
+    _ended: int | None
     _first_token: int | None = None
-    _entropy: int  # 62 random bits, drawn at the start so that a fork cannot draw them twice
+    _seq: int  # the number of its start event, from which its id is worked out
     _id: int | None = None
     _trace: int | None = None
     _metadata: dict[str, Any] | None = None
@@ -198,7 +204,7 @@ class Run:
     _text: list[str] | None = None
     _wants_output: bool = True
     _said: Run | None = None
-    _queued_on: set[Lane] | None = None
+    _queued_on: set[Lane] | None
     _seen: tuple[Run, ...] = ()  # what was current in frameworks when it started
 
     @property
@@ -260,7 +266,7 @@ class Run:
 
     def _number(self) -> int:
         if self._id is None:
-            self._id = _uuid7(self.start_ns, self._entropy)
+            self._id = _uuid7(self.start_ns, _bits_at(self._seq))
         return self._id
 
     def _root(self) -> Run:
@@ -281,34 +287,56 @@ class Run:
         return f"<Run {self.name!r} {self.kind} {self.status} #{self.id.hex[-12:]}>"
 
 
-def _uuid7(time_ns: int, entropy: int) -> int:
+def _uuid7(time_ns: int, bits: int) -> int:
     """Lay out 48 bits of milliseconds, 12 bits of their fraction and 62 random bits (RFC 9562, section 6.2, method 3)."""
     milliseconds, rest = divmod(time_ns, 1_000_000)
     fraction = (rest << 12) // 1_000_000
-    return (milliseconds & 0xFFFF_FFFF_FFFF) << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | entropy
+    return (milliseconds & 0xFFFF_FFFF_FFFF) << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | bits
 
 
-class Instruments(NamedTuple):
-    """Where times and ids come from; tests replace it through ``tracebus.testing``."""
+class Instruments(Value):
+    """Where times and ids come from; tests replace it through ``tracebus.testing``.
 
-    wall_ns: Callable[[], int]
-    monotonic_ns: Callable[[], int]
-    entropy: Callable[[int], int]
+    ``bits_of`` makes the 62 bits that tell a run's id from others of its instant, of the number of its start event.
+    """
 
+    __slots__ = ("bits_of", "monotonic_ns", "wall_ns")
 
-def _system_instruments() -> Instruments:
-    # A generator of our own: drawing from the module-level one would shift the numbers of a user who seeded it,
-    # and two processes seeded alike would draw the same ids.
-    return Instruments(time.time_ns, time.perf_counter_ns, _first_entropy)
-
-
-def _first_entropy(bits: int) -> int:
-    global entropy
-    entropy = random.Random().getrandbits
-    return entropy(bits)
+    def __init__(self, wall_ns: Callable[[], int], monotonic_ns: Callable[[], int], bits_of: Callable[[int], int]) -> None:
+        self.wall_ns = wall_ns
+        self.monotonic_ns = monotonic_ns
+        self.bits_of = bits_of
 
 
-wall_ns, monotonic_ns, entropy = _system_instruments()
+_62_BITS: Final = (1 << 62) - 1
+
+
+def _scattering() -> Callable[[int], int]:
+    """Return what makes, of an event's number, 62 bits that look random and are different for each event.
+
+    The mixing is that of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014), of which every
+    step can be undone. Random's module-level generator is the user's, who may have seeded it.
+    """
+    salt = int.from_bytes(os.urandom(8))
+
+    def scatter(seq: int) -> int:
+        bits = seq * 0x9E37_79B9_7F4A_7C15 + salt & _62_BITS
+        bits = (bits ^ bits >> 30) * 0xBF58_476D_1CE4_E5B9 & _62_BITS
+        bits = (bits ^ bits >> 27) * 0x94D0_49BB_1331_11EB & _62_BITS
+        return bits ^ bits >> 31
+
+    return scatter
+
+
+wall_ns: Callable[[], int] = time.time_ns
+monotonic_ns: Callable[[], int] = time.perf_counter_ns
+
+_since: list[tuple[int, Callable[[int], int]]] = [(0, _scattering())]
+"""What makes the bits of ids, since which event: an id is worked out when it is read, perhaps in a forked child."""
+
+
+def _bits_at(seq: int) -> int:
+    return next(bits_of for first, bits_of in reversed(_since) if seq >= first)(seq)
 
 
 next_seq: Final = itertools.count(1).__next__
@@ -322,15 +350,11 @@ def wall_now() -> int:
 
 def use_instruments(instruments: Instruments) -> Instruments:
     """Take times and ids from ``instruments`` from now on; return what was used before."""
-    global wall_ns, monotonic_ns, entropy
-    before = Instruments(wall_ns, monotonic_ns, entropy)
-    wall_ns, monotonic_ns, entropy = instruments
+    global wall_ns, monotonic_ns
+    before = Instruments(wall_ns, monotonic_ns, _since[-1][1])
+    wall_ns, monotonic_ns = instruments.wall_ns, instruments.monotonic_ns
+    _since.append((next_seq(), instruments.bits_of))
     return before
-
-
-def reseed() -> None:
-    """Draw ids from a fresh generator: what a forked child must do before its first run."""
-    use_instruments(_system_instruments())
 
 
 _current: ContextVar[Run | Scope | None] = ContextVar("tracebus", default=None)
@@ -359,11 +383,11 @@ def see_again(inside: Run | Scope | None) -> None:
 def find_with(finder: Finder) -> Callable[[], None]:
     """Ask ``finder``, too, from now on; return what ends that."""
     global finders
-    finders = (*finders, finder)
+    finders = (*(finders or ()), finder)
 
     def forget() -> None:
         global finders
-        finders = tuple(known for known in finders if known is not finder)
+        finders = tuple(known for known in finders or () if known is not finder) or None
 
     return forget
 
@@ -422,14 +446,17 @@ def check_kind(kind: str) -> Kind:
     return kind
 
 
-open_runs: set[Run] = set()
+open_runs: Final[set[Run]] = set()
 """Every run that has started and not ended. Whoever takes a run out, in one atomic step, is the one that says how it ended."""
+note_open: Final = open_runs.add
+claim_end: Final = open_runs.remove
+"""Raises KeyError when the run has ended."""
 
 
 def _forget_after_fork() -> None:
     # The parent's runs end in the parent; a child that ended them too would say it twice.
     open_runs.clear()
-    reseed()
+    _since.append((next_seq(), _scattering()))
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

@@ -6,11 +6,10 @@ an emission reads one attribute and never waits.
 
 from __future__ import annotations
 
-import fnmatch
 import inspect
 import os
-import threading
 import weakref
+from _thread import RLock  # threading would be a twentieth of what importing tracebus takes
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Generic, TypeVar, cast
@@ -43,7 +42,7 @@ from .events import (
     ToolError,
     ToolStart,
 )
-from .late import loops
+from .late import fnmatch, loops
 from .notebooks import site_of_caller
 from .runs import Run, next_seq, wall_now
 from .subscriptions import (
@@ -105,7 +104,7 @@ class _Bus:
 
 
 bus: Final = _Bus()
-_lock = threading.RLock()
+_lock = RLock()
 
 
 class Hook(blinker.NamedSignal, Generic[E]):
@@ -119,6 +118,7 @@ class Hook(blinker.NamedSignal, Generic[E]):
     def __init__(self, event_class: type[E]) -> None:
         self._connections: tuple[Connection, ...] = ()
         self._filtered: dict[object, Plan | None] = {}
+        self.is_filtered = False
         self._muted = 0
         self.event_class = event_class
         self.plan: Plan | None = None
@@ -257,6 +257,7 @@ class Hook(blinker.NamedSignal, Generic[E]):
         self._filtered = {
             key: Plan.of(unique(c for c in heard if c.sender_key is None or c.sender_key == key)) for key in by_sender
         }
+        self.is_filtered = bool(self._filtered)
         self.plan = Plan.of(unique(c for c in heard if c.sender_key is None))
         self.version += 1
         bus.live = any(hook.plan is not None or hook._filtered for hook in HOOKS.values())
@@ -443,11 +444,11 @@ def _check_delivery(fn: Receiver, delivery: Delivery | None, raise_error: bool) 
 
 
 def _within(ancestor: Run, hear: Callable[..., Any]) -> Callable[..., Any]:
-    def hear_if_within(sender: Any, /, *, event: Event) -> Any:
+    def hear_if_within(sender: Any, event: Event) -> Any:
         run = event.run
         while run is not None and run is not ancestor:
             run = run.parent
-        return UNCOUNTED if run is None else hear(sender, event=event)
+        return UNCOUNTED if run is None else hear(sender, event)
 
     return hear_if_within
 
@@ -554,7 +555,7 @@ def isolated() -> Iterator[None]:
 def _unlock_after_fork() -> None:
     # A thread of the parent may have held the lock; it does not exist here.
     global _lock
-    _lock = threading.RLock()
+    _lock = RLock()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Hashable
 from typing import Final, TypeVar, cast
 
 from .events import Event
-from .late import payload
+from .late import copy, payload
 from .runs import Run
 
 __all__ = ["run_as_of_now", "snapshot_of"]

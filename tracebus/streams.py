@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator, Iterable
-from typing import Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from . import runs
 from .runs import Run, Scope, get_current, innermost, leave, set_current
@@ -28,40 +28,42 @@ from .tracing import (
     settle,
 )
 
-__all__ = ["Life", "TracedLife", "proxy_of", "step_async_generator", "step_generator"]
+__all__ = ["TracedLife", "proxy_of", "step_async_generator", "step_generator"]
 
 ITEMS_KEPT: Final = 1_000
 """How many items that are no text are kept as a stream's output; more are only counted."""
 
 
-class Life(Protocol):
-    """What accompanies a stream. ``inside`` is current during each step; the methods return what is left to await."""
+if TYPE_CHECKING:  # nobody needs it at run time, and a protocol takes long to make
 
-    inside: Run | Scope | None
+    class Life(Protocol):
+        """What accompanies a stream. ``inside`` is current during each step; the methods return what is left to await."""
 
-    def begin(self) -> Pending:
-        """Precede the first step."""
+        inside: Run | Scope | None
 
-    def item(self, item: Any) -> Pending:
-        """Hear what was yielded."""
+        def begin(self) -> Pending:
+            """Precede the first step."""
 
-    def end(self) -> Pending:
-        """Hear that the stream was consumed."""
+        def item(self, item: Any) -> Pending:
+            """Hear what was yielded."""
 
-    def closed(self) -> Pending:
-        """Hear that its consumer closed it."""
+        def end(self) -> Pending:
+            """Hear that the stream was consumed."""
 
-    def failed(self, error: BaseException) -> Pending:
-        """Hear that it raised."""
+        def closed(self) -> Pending:
+            """Hear that its consumer closed it."""
 
-    def thrown_away(self, error: BaseException) -> None:
-        """Hear that it was destroyed in the middle of a step, where nothing can be awaited."""
+        def failed(self, error: BaseException) -> Pending:
+            """Hear that it raised."""
 
-    def close_now(self) -> None:
-        """Hear that its consumer closed it, in a place where nothing can be awaited."""
+        def thrown_away(self, error: BaseException) -> None:
+            """Hear that it was destroyed in the middle of a step, where nothing can be awaited."""
 
-    def pause(self) -> None:
-        """Hear that a step in sync code is over."""
+        def close_now(self) -> None:
+            """Hear that its consumer closed it, in a place where nothing can be awaited."""
+
+        def pause(self) -> None:
+            """Hear that a step in sync code is over."""
 
 
 class ScopedLife:
@@ -110,7 +112,7 @@ class TracedLife:
         self.inside: Run | Scope | None = run
         self.run = run
         self._source = source
-        self._outside = innermost() if runs.finders else outside
+        self._outside = innermost() if runs.finders is not None else outside
         self._inputs = inputs
         self.colour = colour
         self._token_of = token_of
@@ -216,7 +218,7 @@ def step_generator(steps: Generator[Any, Any, Any], life: Life) -> Generator[Any
     while True:
         outside = get_current()
         set_current(life.inside)
-        if runs.finders:
+        if runs.finders is not None:
             runs.see_again(life.inside)
         try:
             if not begun:
@@ -258,7 +260,7 @@ async def step_async_generator(steps: AsyncGenerator[Any, Any], life: Life) -> A
     while True:
         outside = get_current()
         set_current(life.inside)
-        if runs.finders:
+        if runs.finders is not None:
             runs.see_again(life.inside)
         thrown_away = False
         try:

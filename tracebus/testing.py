@@ -5,7 +5,6 @@ Under pytest there are the fixtures ``recorded`` and ``tracebus_clock``, which n
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,7 +16,7 @@ import blinker
 from . import payload
 from .errors import ArgumentError
 from .events import Event
-from .runs import Instruments, Run, Usage, use_instruments
+from .runs import Instruments, Run, Usage, next_seq, use_instruments
 from .signals import HOOKS, Hook, isolated, llm_new_token, subscribe
 from .snapshots import snapshot_of
 
@@ -196,7 +195,9 @@ class Clock:
 
 @contextmanager
 def deterministic(start: datetime = NEW_YEAR) -> Generator[Clock]:
-    """Take times from a clock that stands still and number the ids from 1, in the whole process while the block runs.
+    """Take times from a clock that stands still and number the ids, in the whole process while the block runs.
+
+    A run's number is that of its start event, counted from 1.
 
     ::
 
@@ -207,12 +208,9 @@ def deterministic(start: datetime = NEW_YEAR) -> Generator[Clock]:
 
     Raises ArgumentError for a start without a time zone.
     """
-    clock, numbers = Clock(start), itertools.count(1)
-
-    def next_number(bits: int) -> int:
-        return next(numbers)
-
-    before = use_instruments(Instruments(clock.wall_ns, clock.monotonic_ns, next_number))
+    clock = Clock(start)
+    before_first = next_seq() + 1  # changing the instruments takes a number, too
+    before = use_instruments(Instruments(clock.wall_ns, clock.monotonic_ns, lambda seq: seq - before_first))
     try:
         yield clock
     finally:
@@ -235,6 +233,6 @@ else:
 
     @pytest.fixture
     def tracebus_clock() -> Iterator[Clock]:
-        """Let tracebus's clock stand still in this test until ``advance(seconds)``, and number its ids from 1."""
+        """Let tracebus's clock stand still in this test until ``advance(seconds)``, and number its ids."""
         with deterministic() as clock:
             yield clock

@@ -37,11 +37,12 @@ from .runs import (
     Scope,
     Status,
     check_kind,
+    claim_end,
     get_current,
     innermost,
     leave,
     next_seq,
-    open_runs,
+    note_open,
     set_current,
     wall_now,
 )
@@ -146,7 +147,7 @@ class Source:
         self.family = family_of(kind)
         self.sender = sender
         self.tags = check_tags(tags)
-        self.metadata = check_metadata(metadata)
+        self.metadata = check_metadata(metadata) or None
         self.route = route_of(callbacks)
 
 
@@ -185,38 +186,40 @@ def open_run(source: Source, outside: Run | Scope | None, inputs: Any, *, outsid
 
     A framework's run that is further in than what is ``outside`` becomes the parent, unless ``outside_is_sure``.
     """
-    run = new(Run)
-    if runs.finders:
+    run = Run()
+    if runs.finders is not None:
         run._seen = runs.elsewhere()
         if not outside_is_sure:
             outside = innermost()
     run._source = source
     run.start_ns = runs.wall_ns()
     run._started = runs.monotonic_ns()
-    run._entropy = runs.entropy(62)
+    run._seq = next_seq()
     run.inputs = inputs
-    # A default that is looked up in the class is slower than one that is set: these are read for every run.
-    run.output = run._route = run._queued_on = None
-    scope = ROOT_SCOPE
-    if type(outside) is Run:
+    run.status = "open"
+    run.output = run._ended = run._route = run._queued_on = None
+    if outside is None:
+        run.parent = None
+        scope = ROOT_SCOPE
+    elif type(outside) is Run:
         run.parent = outside
         scope = outside._scope
-    elif outside is not None:
+    else:
         scope = cast("Scope", outside)
         run.parent = scope.run
+    run._scope = scope
     if scope is not ROOT_SCOPE:
         _inherit(run, source, scope)
     elif source.route is not None:
         run._route = source.route
-    if source.metadata:
+    if source.metadata is not None:
         run._metadata = {**(scope.metadata or {}), **source.metadata}
-    open_runs.add(run)
+    note_open(run)
     set_current(run)
     return run
 
 
 def _inherit(run: Run, source: Source, scope: Scope) -> None:
-    run._scope = scope
     run._route = scope.route
     if source.route is not None:
         run._route = source.route if scope.route is None else scope.route.with_callable(source.route)
@@ -229,17 +232,17 @@ def say_start(run: Run, colour: Colour) -> Pending:
     source = run._source
     hook = source.family.start
     plan = hook.plan
-    if hook._filtered or run._route is not None:
+    if hook.is_filtered or run._route is not None:
         plan = hook.plan_for(source.sender, run)
     if plan is None:
         return None
     said: Any = new(source.family.start_event)
     said.run = run
     said.time_ns = run.start_ns
-    said.seq = next_seq()
+    said.seq = run._seq
     said.inputs = run.inputs
-    rest = call_plain(plan.plain, source.sender, said) if plan.plain else None
-    if plan.guarded or rest is not None:
+    rest = call_plain(plan.plain, source.sender, said) if plan.has_plain else None
+    if rest is not None or plan.has_guarded:
         return colour.rest(plan.guarded, source.sender, said, rest)
     return None
 
@@ -252,7 +255,7 @@ def say_token(run: Run, token: str, chunk: Any, colour: Colour) -> Pending:
         run._first_token = runs.monotonic_ns()
     plan = llm_new_token.plan
     sender = run._source.sender
-    if llm_new_token._filtered or run._route is not None:
+    if llm_new_token.is_filtered or run._route is not None:
         plan = llm_new_token.plan_for(sender, run)
     if plan is None:
         return None
@@ -263,8 +266,8 @@ def say_token(run: Run, token: str, chunk: Any, colour: Colour) -> Pending:
     said.token = token
     said.index = index
     said.chunk = chunk
-    rest = call_plain(plan.plain, sender, said) if plan.plain else None
-    if plan.guarded or rest is not None:
+    rest = call_plain(plan.plain, sender, said) if plan.has_plain else None
+    if rest is not None or plan.has_guarded:
         return colour.rest(plan.guarded, sender, said, rest)
     return None
 
@@ -272,7 +275,7 @@ def say_token(run: Run, token: str, chunk: Any, colour: Colour) -> Pending:
 def end_run(run: Run, colour: Colour, status: Status = "ok") -> Pending:
     """End the run with what is in ``run.output``, unless it has ended, and say so."""
     try:
-        open_runs.remove(run)
+        claim_end(run)
     except KeyError:
         return None
     run.status = status
@@ -280,7 +283,7 @@ def end_run(run: Run, colour: Colour, status: Status = "ok") -> Pending:
     source = run._source
     hook = source.family.end
     plan = hook.plan
-    if hook._filtered or run._route is not None:
+    if hook.is_filtered or run._route is not None:
         plan = hook.plan_for(source.sender, run)
     if plan is None:
         return None
@@ -291,8 +294,8 @@ def end_run(run: Run, colour: Colour, status: Status = "ok") -> Pending:
     said.output = run.output
     if status == "closed_early":
         return colour.last_words(plan, source.sender, said)
-    rest = call_plain(plan.plain, source.sender, said) if plan.plain else None
-    if plan.guarded or rest is not None:
+    rest = call_plain(plan.plain, source.sender, said) if plan.has_plain else None
+    if rest is not None or plan.has_guarded:
         return colour.rest(plan.guarded, source.sender, said, rest)
     return None
 
@@ -300,7 +303,7 @@ def end_run(run: Run, colour: Colour, status: Status = "ok") -> Pending:
 def fail_run(run: Run, colour: Colour, error: BaseException, status: Status | None = None) -> Pending:
     """End the run with an error, unless it has ended, and say so."""
     try:
-        open_runs.remove(run)
+        claim_end(run)
     except KeyError:
         return None
     run.status = status or status_of(error)
