@@ -22,7 +22,7 @@ from ...events import (
     Text,
 )
 from ...payload import Capture, captures_inputs, captures_outputs, snapshot
-from ...runs import Run, Usage
+from ...runs import RemoteParent, Run, Usage, id_at
 from ...subscriptions import UNCOUNTED, name_of
 from .lane import BatchLane
 
@@ -35,24 +35,59 @@ _encode: Final = msgspec.json.Encoder().encode
 
 FRAMES_KEPT: Final = 50
 CAUSES_KEPT: Final = 5
+OPEN_RUNS_KNOWN: Final = 100_000
 FACTS_SIZE: Final = 400
 """What a record takes beside its content, in bytes, about."""
 
 
 class Facts(msgspec.Struct, gc=False):
-    """Who a run is; the same at its start and at its end, so that either can be lost."""
+    """Who a run is. Its id is worked out by the writer, from what the run's own would be."""
 
-    number: int
-    trace: int
-    parent: int | None
-    """The span id of the parent."""
-    above: int | None
-    """The number of the parent, if it is a run of this process."""
+    seq: int
+    """The number of its start event, by which records of one run find together."""
+    started_ns: int
+    above: Facts | None
+    """The run of this process that it was started in."""
     named: Named
-    tags: tuple[str, ...]
     session_id: str | None
     user_id: str | None
-    started_ns: int
+    remote: RemoteParent | None = None
+    """The parent in another system; for a run that is put into a store again, in whatever process."""
+    known_number: int | None = None
+    known_trace: int | None = None
+
+    @property
+    def number(self) -> int:
+        """The 128 bits of the run's id."""
+        if self.known_number is None:
+            self.known_number = id_at(self.started_ns, self.seq)
+        return self.known_number
+
+    @property
+    def trace(self) -> int:
+        """The 128 bits of the trace's id."""
+        facts, below = self, []
+        while facts.known_trace is None and facts.above is not None:
+            below.append(facts)
+            facts = facts.above
+        if facts.known_trace is None:
+            facts.known_trace = facts.number if facts.remote is None else facts.remote.trace_id.int
+        for one in below:
+            one.known_trace = facts.known_trace
+        return facts.known_trace
+
+    @property
+    def parent(self) -> int | None:
+        """The span id of the parent."""
+        if self.above is not None:
+            return self.above.number & 0xFFFF_FFFF_FFFF_FFFF
+        return None if self.remote is None else self.remote.span_id
+
+
+class Beside(msgspec.Struct, gc=False):
+    """What may be set on a run while it is open."""
+
+    tags: tuple[str, ...]
     model: str | None
     metadata: Said
 
@@ -71,6 +106,7 @@ class Started(msgspec.Struct, gc=False):
 
     size: int
     facts: Facts
+    beside: Beside
     inputs: Said
 
 
@@ -78,7 +114,8 @@ class Token(msgspec.Struct, gc=False):
     """A run has streamed a token."""
 
     size: int
-    number: int
+    seq: int
+    """Of its run's start."""
     time_ns: int
     text: str
 
@@ -88,6 +125,7 @@ class Ended(msgspec.Struct, gc=False):
 
     size: int
     facts: Facts
+    beside: Beside
     status: str
     duration_ns: int | None
     first_token_ns: int | None
@@ -98,15 +136,14 @@ class Ended(msgspec.Struct, gc=False):
     def without_content(self) -> Ended:
         """Return what takes no room."""
         replace = msgspec.structs.replace
-        return replace(self, size=0, facts=replace(self.facts, metadata=None), output=None, error=None)
+        return replace(self, size=0, beside=replace(self.beside, metadata=None), output=None, error=None)
 
 
 class Happened(msgspec.Struct, gc=False):
     """Something else was said, on a run or outside one."""
 
     size: int
-    number: int | None
-    trace: int | None
+    facts: Facts | None
     time_ns: int
     hook: str
     data: bytes
@@ -211,63 +248,99 @@ class Recorder:
         self._put = lane.put_record
         self._takes_inputs = captures_inputs(capture)
         self._takes_outputs = captures_outputs(capture)
+        self._known: dict[int, Facts] = {}
 
-    def hear_start(self, sender: object, /, *, event: Any) -> object:
+    def hear_start(self, sender: object, event: Any) -> object:
         """Note that a run starts."""
+        run: Run = event.run
         inputs = event.inputs
-        facts, size = _facts(event.run)
+        size = FACTS_SIZE
         if inputs is not None:
             if self._takes_inputs:
                 inputs = as_said(inputs)
                 size += len(inputs)
             else:
                 inputs = None
-        self._put(Started(size, facts, inputs))
+        metadata: Any = run._metadata or run._scope.metadata or None
+        if metadata is not None:
+            metadata = as_said(dict(metadata))
+            size += len(metadata)
+        facts = self._facts(run)
+        if len(self._known) >= OPEN_RUNS_KNOWN:  # of those whose end nobody hears
+            self._known.clear()
+        self._known[facts.seq] = facts
+        self._put(Started(size, facts, Beside(run.tags, run.model, metadata), inputs))
         return UNCOUNTED
 
-    def hear_token(self, sender: object, /, *, event: LLMNewToken) -> object:
+    def hear_token(self, sender: object, event: LLMNewToken) -> object:
         """Note a token."""
         run = event.run
         if run is None:
-            return UNCOUNTED
+            return None
         text = event.token if self._takes_outputs else ""
         if type(text) is not str or len(text) > 4096:
             text = str(snapshot(text))
-        self._put(Token(120 + len(text), run._number(), event.time_ns, text))
+        self._put(Token(120 + len(text), run._seq, event.time_ns, text))
         return UNCOUNTED
 
-    def hear_end(self, sender: object, /, *, event: Any) -> object:
+    def hear_end(self, sender: object, event: Any) -> object:
         """Note that a run has ended."""
         self._end(event.run, event.output, None)
         return UNCOUNTED
 
-    def hear_error(self, sender: object, /, *, event: Failed) -> object:
+    def hear_error(self, sender: object, event: Failed) -> object:
         """Note that a run has failed."""
         assert event.run is not None
         self._end(event.run, event.output, note_error(event.error))
         return UNCOUNTED
 
     def _end(self, run: Run, output: Any, error: Noted | None) -> None:
-        facts, size = _facts(run)
+        facts = self._known.pop(run._seq, None) or self._facts(run)
+        size = FACTS_SIZE
         if output is not None:
             if self._takes_outputs:
                 output = as_said(output)
                 size += len(output)
             else:
                 output = None
+        metadata: Any = run._metadata or run._scope.metadata or None
+        if metadata is not None:
+            metadata = as_said(dict(metadata))
+            size += len(metadata)
+        beside = Beside(run.tags, run.model, metadata)
         started, ended, first = run._started, run._ended, run._first_token
         duration_ns = None if ended is None else ended - started
         first_ns = None if first is None else first - started
-        self._put(Ended(size, facts, run.status, duration_ns, first_ns, run.usage, output, error))
+        self._put(Ended(size, facts, beside, run.status, duration_ns, first_ns, run.usage, output, error))
 
-    def hear_other(self, sender: object, /, *, event: Event) -> object:
+    def hear_other(self, sender: object, event: Event) -> object:
         """Note anything else."""
         fields = _FIELDS[type(event)](event)
         data = _encode(snapshot(fields if self._takes_outputs else _without_content(fields)))
-        run = event.run
-        number, trace = (None, None) if run is None else (run._number(), run._trace_number())
-        self._put(Happened(160 + len(data), number, trace, event.time_ns, event.signal_name, data))
+        facts = None if event.run is None else self._facts(event.run)
+        self._put(Happened(160 + len(data), facts, event.time_ns, event.signal_name, data))
         return UNCOUNTED
+
+    def _facts(self, run: Run) -> Facts:
+        """Return who a run is."""
+        # In one piece and with private names, because it runs in the app's own time.
+        seq = run._seq
+        known = self._known.get(seq)
+        if known is not None:
+            return known
+        parent, scope = run.parent, run._scope
+        if parent is None:
+            return Facts(
+                seq, run.start_ns, None, run._source, scope.session_id, scope.user_id, scope.remote, run._id, run._trace
+            )
+        above = self._known.get(parent._seq) or self._facts_of_unheard(parent)
+        return Facts(seq, run.start_ns, above, run._source, scope.session_id, scope.user_id, None, run._id)
+
+    def _facts_of_unheard(self, parent: Run) -> Facts:
+        """Return who a parent is whose start was not heard, or that has ended: as much as its children need."""
+        scope = parent._scope
+        number, trace = parent._number(), parent._trace_number()
+        return Facts(parent._seq, parent.start_ns, None, parent._source, scope.session_id, scope.user_id, None, number, trace)
 
     def receiver_for(self, event_class: type[Event]) -> Callable[..., object]:
         """Return the method that hears events of this class."""
@@ -278,32 +351,6 @@ class Recorder:
         if issubclass(event_class, Failed):
             return self.hear_error
         return self.hear_start if event_class.signal_name.endswith("_start") else self.hear_end
-
-
-def _facts(run: Run) -> tuple[Facts, int]:
-    """Return who a run is, and how many bytes a record with that takes, about."""
-    # In one piece and with private names, because it runs twice a run in the app's own time.
-    number = run._id
-    if number is None:
-        number = run._number()
-    parent, scope = run.parent, run._scope
-    span: int | None = None
-    above: int | None = None
-    if parent is not None:
-        above = parent._number()
-        span = above & 0xFFFF_FFFF_FFFF_FFFF
-    elif scope.remote is not None:
-        span = scope.remote.span_id
-    trace = run._trace
-    if trace is None:  # walking to the root for each run of a deep tree would be quadratic
-        trace = run._trace = run._trace_number() if parent is None or parent._trace is None else parent._trace
-    metadata: Any = run._metadata or scope.metadata or None
-    size = FACTS_SIZE
-    if metadata is not None:
-        metadata = as_said(dict(metadata))
-        size += len(metadata)
-    session, user = scope.session_id, scope.user_id
-    return Facts(number, trace, span, above, run._source, run.tags, session, user, run.start_ns, run.model, metadata), size
 
 
 _FIELDS: Final[dict[type[Event], Callable[[Any], dict[str, Any]]]] = {

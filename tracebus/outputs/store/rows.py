@@ -16,7 +16,7 @@ import msgspec
 
 from ...runs import Usage
 from .bodies import NOTHING, Body, Encoder, error_words, headline, words
-from .records import Ended, Facts, Happened, Record, Started, Token
+from .records import Beside, Ended, Facts, Happened, Record, Started, Token
 from .steps import Steps
 
 __all__ = ["REPLAY_KEY", "Event", "Prepared", "Preparer", "Row", "signed"]
@@ -24,6 +24,7 @@ __all__ = ["REPLAY_KEY", "Event", "Prepared", "Preparer", "Row", "signed"]
 REPLAY_KEY: Final = "tracebus.replay_of"
 """The name in a run's metadata under which a replay says which trace it repeats."""
 
+_REPLAY_MARK: Final = f'"{REPLAY_KEY}"'.encode()
 LOST_ENDS_KEPT: Final = 10_000
 LOST_END_TRIES: Final = 20
 """For how many batches the start of a run is waited for whose end had to give way."""
@@ -59,9 +60,9 @@ class Row:
         "metadata",
         "model",
         "name",
-        "number",
         "output",
         "parent",
+        "seq",
         "session",
         "span",
         "started_ns",
@@ -78,12 +79,13 @@ class Row:
         "user",
     )
 
-    def __init__(self, facts: Facts, encoder: Encoder, above: Row | None) -> None:
-        self.number = facts.number
-        self.high = signed(facts.number >> 64)
-        self.span = signed(facts.number & _SPAN)
+    def __init__(self, facts: Facts, beside: Beside, encoder: Encoder, above: Row | None) -> None:
+        number, parent = facts.number, facts.parent
+        self.seq = facts.seq
+        self.high = signed(number >> 64)
+        self.span = signed(number & _SPAN)
         self.trace = facts.trace.to_bytes(16)
-        self.parent = None if facts.parent is None else signed(facts.parent)
+        self.parent = None if parent is None else signed(parent)
         self.is_root = facts.above is None
         self.above = above
         self.top = above is None
@@ -111,13 +113,13 @@ class Row:
         self.is_ended = False
         self.is_written = False
         self.id = self.trace_row = 0
-        self.tell(facts, encoder)
+        self.tell(beside, encoder)
 
-    def tell(self, facts: Facts, encoder: Encoder) -> None:
+    def tell(self, beside: Beside, encoder: Encoder) -> None:
         """Take over what may have been set while the run was open."""
-        self.model = None if facts.model is None else encoder.text(str(facts.model))
-        self.tags = encoder.texts(facts.tags)
-        self.metadata = encoder.body(facts.metadata)
+        self.model = None if beside.model is None else encoder.text(str(beside.model))
+        self.tags = encoder.texts(beside.tags)
+        self.metadata = encoder.body(beside.metadata)
 
     @property
     def text(self) -> str | None:
@@ -220,7 +222,7 @@ class Preparer:
         while self.lost_ends:
             waiting.append((self.lost_ends.popleft(), 0))
         for record, tries in waiting:
-            row = self.open.get(record.facts.number)
+            row = self.open.get(record.facts.seq)
             if row is not None:
                 self._end(record, batch)
                 row.cut = True
@@ -229,45 +231,44 @@ class Preparer:
 
     def _start(self, record: Started, batch: Prepared) -> None:
         facts = record.facts
-        if self._is_replay(facts):
-            self._replays.add(facts.number)
+        if self._is_replay(facts, record.beside):
+            self._replays.add(facts.seq)
             return
-        row = self._new_row(facts, batch)
+        row = self._new_row(facts, record.beside, batch)
         row.inputs = self.encoder.body(record.inputs)
         row.given = headline(row.inputs.value)
-        self.open[facts.number] = row
+        self.open[facts.seq] = row
 
-    def _new_row(self, facts: Facts, batch: Prepared) -> Row:
-        above = None if facts.above is None else self.open.get(facts.above)
-        row = Row(facts, self.encoder, above)
+    def _new_row(self, facts: Facts, beside: Beside, batch: Prepared) -> Row:
+        above = None if facts.above is None else self.open.get(facts.above.seq)
+        row = Row(facts, beside, self.encoder, above)
         batch.fresh.append(row)
         return row
 
-    def _is_replay(self, facts: Facts) -> bool:
+    def _is_replay(self, facts: Facts, beside: Beside) -> bool:
         if self._keeps_replays:
             return False
-        metadata = facts.metadata
-        if isinstance(metadata, bytes) and b'"tracebus.replay_of"' in metadata:
+        if facts.above is not None and facts.above.seq in self._replays:
             return True
-        return facts.above in self._replays
+        return isinstance(beside.metadata, bytes) and _REPLAY_MARK in beside.metadata
 
     def _token(self, record: Token, batch: Prepared) -> None:
-        row = self.open.get(record.number)
+        row = self.open.get(record.seq)
         if row is None:
             return
         if row.steps is None:
             row.steps = Steps(row.started_ns)
         row.steps.add(record.time_ns, record.text)
         if row.is_written:
-            batch.changed[row.number] = row
+            batch.changed[row.seq] = row
 
     def _end(self, record: Ended, batch: Prepared) -> None:
         facts = record.facts
-        if facts.number in self._replays or (not self._keeps_replays and self._is_replay(facts)):
-            self._replays.discard(facts.number)
+        if facts.seq in self._replays or self._is_replay(facts, record.beside):
+            self._replays.discard(facts.seq)
             return
-        row = self.open.pop(facts.number, None) or self._new_row(facts, batch)  # its start may have been dropped
-        row.tell(facts, self.encoder)
+        row = self.open.pop(facts.seq, None) or self._new_row(facts, record.beside, batch)  # its start may have been dropped
+        row.tell(record.beside, self.encoder)
         row.is_ended = True
         row.status = record.status
         row.duration_ns = record.duration_ns
@@ -283,7 +284,7 @@ class Preparer:
         row.cut = any(body.cut for body in bodies)
         self._count(row, record.usage, batch)
         if row.is_written:
-            batch.changed[row.number] = row
+            batch.changed[row.seq] = row
 
     def _finish_stream(self, row: Row) -> None:
         if row.steps is None:
@@ -315,20 +316,13 @@ class Preparer:
             batch.late.append(row)
 
     def _happen(self, record: Happened, batch: Prepared) -> None:
-        if record.number in self._replays:
-            return
-        row = None if record.number is None else self.open.get(record.number)
-        body = self.encoder.body(record.data)
-        batch.events.append(
-            Event(
-                row,
-                None if record.trace is None else record.trace.to_bytes(16),
-                None if record.number is None else signed(record.number & _SPAN),
-                record.time_ns,
-                record.hook,
-                body.json or "{}",
-            )
-        )
+        facts = record.facts
+        data = self.encoder.body(record.data).json or "{}"
+        if facts is None:
+            batch.events.append(Event(None, None, None, record.time_ns, record.hook, data))
+        elif facts.seq not in self._replays:
+            trace, span = facts.trace.to_bytes(16), signed(facts.number & _SPAN)
+            batch.events.append(Event(self.open.get(facts.seq), trace, span, record.time_ns, record.hook, data))
 
     _take: Final[dict[type, Callable[[Preparer, Any, Prepared], None]]] = {
         Started: _start,

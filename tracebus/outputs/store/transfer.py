@@ -9,18 +9,19 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from uuid import UUID
 
 import msgspec
 
 from ...errors import ArgumentError
-from ...runs import KINDS, Usage
+from ...runs import KINDS, RemoteParent, Usage
 from .answers import RunDetail
 from .bodies import Encoder
 from .files import StoreError, default_path
 from .filters import Filter
 from .lane import HopelessError, RetryError
 from .reader import Reader
-from .records import Ended, Facts, Happened, Noted, Record, Started, Token
+from .records import Beside, Ended, Facts, Happened, Noted, Record, Started, Token
 from .removal import Retention
 from .rows import Preparer
 from .writer import Writer
@@ -151,29 +152,28 @@ def _write(writer: Writer, records: list[Record]) -> int:
 
 def _records_of(line: _Line) -> Iterator[Record]:
     run, body = line.detail.run, line.detail.body
-    number = int(run.run_id.replace("-", ""), 16) if run.run_id else int(run.span_id, 16)
     trace = int(run.trace_id, 16)
     facts = Facts(
-        number,
-        trace,
-        None if run.parent_id is None else int(run.parent_id, 16),
+        next(_numbers),
+        run.started_ns,
         None,
         run,
-        tuple(run.tags),
         run.session_id,
         run.user_id,
-        run.started_ns,
-        run.model,
-        _encode(body.metadata) if body.metadata else None,
+        None if run.parent_id is None else RemoteParent(UUID(int=trace), int(run.parent_id, 16)),
+        int(run.run_id.replace("-", ""), 16) if run.run_id else int(run.span_id, 16),
+        trace,
     )
-    yield Started(0, facts, None if body.inputs is None else _encode(body.inputs))
+    beside = Beside(tuple(run.tags), run.model, _encode(body.metadata) if body.metadata else None)
+    yield Started(0, facts, beside, None if body.inputs is None else _encode(body.inputs))
     for step in line.detail.steps:
-        yield Token(0, number, run.started_ns + step.at_ns, step.text)
+        yield Token(0, facts.seq, run.started_ns + step.at_ns, step.text)
     for event in line.detail.events:
-        yield Happened(0, number, trace, event.time_ns, event.hook, _encode(event.data))
+        yield Happened(0, facts, event.time_ns, event.hook, _encode(event.data))
     yield Ended(
         0,
         facts,
+        beside,
         "lost" if run.status == "open" else run.status,
         run.duration_ns,
         run.first_token_ns,
@@ -181,6 +181,10 @@ def _records_of(line: _Line) -> Iterator[Record]:
         None if body.output is None else _encode(body.output),
         _error_of(line.detail),
     )
+
+
+_numbers: Final = itertools.count(1)
+"""By which the records of one run find together, as by the numbers of events."""
 
 
 def _usage_of(detail: RunDetail) -> Usage | None:
