@@ -93,7 +93,6 @@ class BatchLane(Lane, Generic[R]):
         self._asleep = True
         self._stopping = False
         self._hurry = False
-        self._marks = 0
         self._writing = threading.Lock()
         self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
 

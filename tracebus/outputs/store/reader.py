@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
-from uuid import UUID
 
 import msgspec
 
@@ -27,13 +26,11 @@ from .answers import (
     Process,
     RunBody,
     RunDetail,
-    RunError,
     RunEvent,
     RunSummary,
     Session,
     Statistic,
     Step,
-    Tokens,
     TraceSummary,
     TreeRow,
 )
@@ -41,6 +38,7 @@ from .connections import PerThread, open_for_reading, reading
 from .files import StoreError, default_path, size_of
 from .filters import By, Filter, search_words, where_runs, where_traces
 from .lost import look_for_the_dead
+from .shapes import EVENTS, RUN, RUN_FROM, SESSION, TRACE, error_of, run_of, session_of, trace_of, value_of
 from .statistics import Grain, points, statistics
 from .steps import unpack
 from .trees import walk
@@ -105,14 +103,14 @@ class Reader:
         if condition.by_label:
             source, order = "labels CROSS JOIN traces ON traces.id = labels.trace_id", "labels.trace_id"
         rows = self._rows(
-            f"SELECT {_TRACE} FROM {source} WHERE {condition.sql} AND {order} < ? ORDER BY {order} DESC LIMIT ?",
+            f"SELECT {TRACE} FROM {source} WHERE {condition.sql} AND {order} < ? ORDER BY {order} DESC LIMIT ?",
             (*condition.values, _key(after, 2**63 - 1), _checked(limit) + 1),
         )
-        return _page([(_trace_of(row), row[0]) for row in rows], limit)
+        return _page([(trace_of(row), row[0]) for row in rows], limit)
 
     def trace(self, trace: str) -> TraceSummary:
         """Return one trace with its totals."""
-        return _trace_of(self._rows(f"SELECT {_TRACE} FROM traces WHERE id = ?", (self._trace_row(trace),))[0])
+        return trace_of(self._rows(f"SELECT {TRACE} FROM traces WHERE id = ?", (self._trace_row(trace),))[0])
 
     def resolve(self, trace: str) -> str:
         """Return the whole id of the trace that is meant."""
@@ -158,34 +156,34 @@ class Reader:
         condition = where_runs(Filter.of(wanted, **fields))
         within, values = ("AND trace_id = ?", [self._trace_row(trace)]) if trace is not None else ("", [])
         rows = self._rows(
-            f"SELECT {_RUN} {_RUN_FROM} WHERE {condition.sql} {within} AND runs.id < ? ORDER BY runs.id DESC LIMIT ?",
+            f"SELECT {RUN} {RUN_FROM} WHERE {condition.sql} {within} AND runs.id < ? ORDER BY runs.id DESC LIMIT ?",
             (*condition.values, *values, _key(after, 2**63 - 1), _checked(limit) + 1),
         )
-        return _page([(_run_of(row), row[0]) for row in rows], limit)
+        return _page([(run_of(row), row[0]) for row in rows], limit)
 
     def failures(self, trace: str) -> list[RunSummary]:
         """Return the runs of a trace that have failed, by their start."""
         number = self._trace_row(trace)
-        sql = f"SELECT {_RUN} {_RUN_FROM} WHERE runs.trace_id = ? AND runs.status = 'error' ORDER BY runs.started_ns, runs.id"
-        return [_run_of(row) for row in self._rows(sql, (number,))]
+        sql = f"SELECT {RUN} {RUN_FROM} WHERE runs.trace_id = ? AND runs.status = 'error' ORDER BY runs.started_ns, runs.id"
+        return [run_of(row) for row in self._rows(sql, (number,))]
 
     def open_runs(self, limit: int = 500) -> list[RunSummary]:
         """Return the runs that are in flight, the latest first, with their tokens so far."""
-        sql = f"SELECT {_RUN} {_RUN_FROM} WHERE runs.status = 'open' ORDER BY runs.id DESC LIMIT ?"
-        return [_run_of(row) for row in self._rows(sql, (_checked(limit),))]
+        sql = f"SELECT {RUN} {RUN_FROM} WHERE runs.status = 'open' ORDER BY runs.id DESC LIMIT ?"
+        return [run_of(row) for row in self._rows(sql, (_checked(limit),))]
 
     def run(self, trace: str, run: str | None = None) -> RunDetail:
         """Return everything that is known of a run; of a trace's root without ``run``."""
         connection = self._connections.get()
         number = self._run_row(trace, run)
         with reading(connection):
-            found = self._rows(f"SELECT {_RUN} {_RUN_FROM} WHERE runs.id = ?", (number,))
+            found = self._rows(f"SELECT {RUN} {RUN_FROM} WHERE runs.id = ?", (number,))
             if not found:
                 raise NotFoundError(f"the run {run} of the trace {trace} was deleted meanwhile")
-            summary = _run_of(found[0])
+            summary = run_of(found[0])
             body = self._body_of(number)
             steps = self._steps_of(number, body)
-            events = self._rows("SELECT time_ns, hook, data FROM events WHERE run = ? ORDER BY time_ns, id", (number,))
+            events = self._rows(EVENTS, (number, number))
         return RunDetail(summary, body, steps, [RunEvent(time, hook, json.loads(data)) for time, hook, data in events])
 
     def bodies(self, trace: str, runs: Iterable[str]) -> dict[str, RunBody]:
@@ -215,19 +213,19 @@ class Reader:
         for begin in range(0, len(numbers), 500):
             some = numbers[begin : begin + 500]
             marks = ", ".join("?" * len(some))
-            rows = self._rows(f"SELECT {_RUN} {_RUN_FROM} WHERE runs.id IN ({marks})", some)
-            found.update((row[0], _run_of(row)) for row in rows)
+            rows = self._rows(f"SELECT {RUN} {RUN_FROM} WHERE runs.id IN ({marks})", some)
+            found.update((row[0], run_of(row)) for row in rows)
         return found
 
     def _body_of(self, number: int) -> RunBody:
         rows = self._rows("SELECT inputs, output, error, metadata, streamed FROM bodies WHERE run = ?", (number,))
         inputs, output, error, metadata, streamed = rows[0] if rows else (None,) * 5
-        told = _value(output)
+        told = value_of(output)
         if streamed is None and isinstance(told, str):
             has_tokens = self._rows("SELECT 1 FROM tokens WHERE run = ? LIMIT 1", (number,))
             streamed = told if has_tokens else None
-        known = _value(metadata)
-        return RunBody(_value(inputs), told, _error_of(_value(error)), known if isinstance(known, dict) else {}, streamed)
+        known = value_of(metadata)
+        return RunBody(value_of(inputs), told, error_of(value_of(error)), known if isinstance(known, dict) else {}, streamed)
 
     def _steps_of(self, number: int, body: RunBody) -> list[Step]:
         steps, at_ns, position = [], 0, 0
@@ -251,12 +249,12 @@ class Reader:
         """
         condition = where_runs(Filter.of(wanted, **fields))
         rows = self._rows(
-            f"""SELECT {_RUN} FROM search CROSS JOIN runs ON runs.id = search.rowid
+            f"""SELECT {RUN} FROM search CROSS JOIN runs ON runs.id = search.rowid
             CROSS JOIN traces ON traces.id = runs.trace_id
             WHERE search MATCH ? AND search.rowid < ? AND {condition.sql} ORDER BY search.rowid DESC LIMIT ?""",
             (search_words(text), _key(after, 2**63 - 1), *condition.values, _checked(limit) + 1),
         )
-        return _page([(_run_of(row), row[0]) for row in rows], limit)
+        return _page([(run_of(row), row[0]) for row in rows], limit)
 
     # -- sessions and statistics ---------------------------------------------------------------------------------------
 
@@ -265,20 +263,20 @@ class Reader:
         last, _, session = (after or f"{2**63 - 1}:").partition(":")
         user, values = ("AND user = ?", [user_id]) if user_id is not None else ("", [])
         rows = self._rows(
-            f"SELECT {_SESSION} FROM sessions WHERE (last_ns, session) < (?, ?) {user} "
+            f"SELECT {SESSION} FROM sessions WHERE (last_ns, session) < (?, ?) {user} "
             "ORDER BY last_ns DESC, session DESC LIMIT ?",
             (_key(last, 0), session, *values, _checked(limit) + 1),
         )
-        found = [_session_of(row) for row in rows]
+        found = [session_of(row) for row in rows]
         more = f"{found[limit - 1].last_ns}:{found[limit - 1].session_id}" if len(found) > limit else None
         return Page(found[:limit], more)
 
     def session(self, session_id: str) -> Session:
         """Return one conversation with its totals; its traces are ``traces(session_id=…)``."""
-        rows = self._rows(f"SELECT {_SESSION} FROM sessions WHERE session = ?", (session_id,))
+        rows = self._rows(f"SELECT {SESSION} FROM sessions WHERE session = ?", (session_id,))
         if not rows:
             raise NotFoundError(f"no session {session_id!r} is in {self.path}")
-        return _session_of(rows[0])
+        return session_of(rows[0])
 
     def statistics(self, *by: By, since_ns: int | None = None, until_ns: int | None = None, **only: str) -> list[Statistic]:
         """Return the statistics of runs by ``"model"``, ``"name"``, ``"kind"`` or ``"project"``, or several; most runs first.
@@ -334,8 +332,8 @@ class Reader:
 
     def _traces_by_number(self, numbers: list[int]) -> list[TraceSummary]:
         marks = ", ".join("?" * len(numbers))
-        rows = self._rows(f"SELECT {_TRACE} FROM traces WHERE id IN ({marks}) ORDER BY id", numbers)
-        return [_trace_of(row) for row in rows]
+        rows = self._rows(f"SELECT {TRACE} FROM traces WHERE id IN ({marks}) ORDER BY id", numbers)
+        return [trace_of(row) for row in rows]
 
     def processes(self, limit: int = 100) -> list[Process]:
         """Return the processes that wrote the store, the latest first, with what each could not keep."""
@@ -397,113 +395,6 @@ class Reader:
     def __repr__(self) -> str:
         """Show which file is read."""
         return f"<Reader of {self.path}>"
-
-
-# -- rows and answers --------------------------------------------------------------------------------------------------
-
-_TRACE: Final = """
-traces.id, trace, project, name, kind, status, input, output, model, tags, session, user, started_ns, ended_ns, duration_ns,
-first_token_ns, runs, open, errors, streamed, input_tokens, output_tokens, total_tokens, cached_tokens, reasoning_tokens,
-cost, priced, unpriced, masked, cut
-"""
-_RUN: Final = """
-runs.id, traces.trace, span, high, parent, runs.name, runs.kind, runs.status, runs.model, runs.input, runs.output, runs.error,
-runs.tags, runs.session, runs.user, runs.started_ns, runs.duration_ns, runs.first_token_ns, runs.streamed, runs.input_tokens,
-runs.output_tokens, runs.total_tokens, runs.cached_tokens, runs.reasoning_tokens, runs.cost, counts, runs.masked, runs.cut
-"""
-_RUN_FROM: Final = "FROM runs CROSS JOIN traces ON traces.id = runs.trace_id"
-_SESSION: Final = "session, user, started_ns, last_ns, traces, runs, errors, total_tokens, cost, priced, unpriced"
-
-
-def _trace_of(row: tuple[Any, ...]) -> TraceSummary:
-    _, trace, project, name, kind, status, given, told, model, tags, session, user, started_ns, ended_ns, *rest = row
-    duration_ns, first_ns, runs, is_open, errors, streamed, *used, cost, priced, unpriced, masked, cut = rest
-    has_usage = priced + unpriced > 0
-    return TraceSummary(
-        bytes(trace).hex(),
-        project,
-        name,
-        kind,
-        status or ("open" if is_open else "ok"),
-        given,
-        told,
-        model,
-        json.loads(tags) if tags else [],
-        session,
-        user,
-        started_ns,
-        ended_ns if not is_open else None,
-        duration_ns,
-        None if first_ns is None else first_ns - started_ns,
-        runs,
-        is_open,
-        errors,
-        streamed,
-        Tokens(*used) if has_usage else Tokens(None, None, None, None, None),
-        cost if priced else None,
-        unpriced > 0,
-        masked,
-        cut,
-    )
-
-
-def _run_of(row: tuple[Any, ...]) -> RunSummary:
-    _, trace, span, high, parent, name, kind, status, model, given, told, failure, tags, session, user, *rest = row
-    started_ns, duration_ns, first_token_ns, streamed, *used, cost, counts, masked, cut = rest
-    return RunSummary(
-        bytes(trace).hex(),
-        _digits(span),
-        str(UUID(int=(high & _BITS) << 64 | span & _BITS)) if high else None,
-        None if parent is None else _digits(parent),
-        name,
-        kind,
-        status,
-        model,
-        given,
-        told,
-        failure,
-        json.loads(tags) if tags else [],
-        session,
-        user,
-        started_ns,
-        duration_ns,
-        first_token_ns,
-        streamed,
-        Tokens(*used),
-        cost,
-        bool(counts),
-        masked,
-        bool(cut),
-    )
-
-
-def _session_of(row: tuple[Any, ...]) -> Session:
-    session, user, started_ns, last_ns, traces, runs, errors, tokens, cost, priced, unpriced = row
-    dear = cost if priced else None
-    return Session(session, user, started_ns, last_ns, traces, runs, errors, tokens, dear, unpriced > 0)
-
-
-def _error_of(value: Any) -> RunError | None:
-    if not isinstance(value, dict):
-        return None
-    frames, causes = value.get("frames"), value.get("causes")
-    return RunError(
-        str(value.get("type", "")),
-        str(value.get("message", "")),
-        [frame for frame in frames if isinstance(frame, dict)] if isinstance(frames, list) else [],
-        [cause for cause in causes if isinstance(cause, dict)] if isinstance(causes, list) else [],
-    )
-
-
-_BITS: Final = 0xFFFF_FFFF_FFFF_FFFF
-
-
-def _digits(span: int) -> str:
-    return f"{span & _BITS:016x}"
-
-
-def _value(stored: str | None) -> Any:
-    return None if stored is None else json.loads(stored)
 
 
 def _page(found: list[tuple[Any, int]], limit: int) -> Page[Any]:

@@ -199,7 +199,7 @@ def _plain_size(value: object, depth: int) -> int:
         size = 8
     elif value is None or cls is bool:
         return 4
-    elif (cls is int and value in _INT64) or (cls is float and value - value == 0):  # type: ignore[operator]
+    elif (cls is int and value in _INT64) or (cls is float and items - items == 0):
         return 8
     else:
         return _TOO_MUCH

@@ -121,6 +121,11 @@ def clean_up(connection: sqlite3.Connection, path: Path) -> None:
 def prune(connection: sqlite3.Connection, retention: Retention, *, budget_s: float = 3600.0) -> bool:
     """Remove what is too old or too much, the oldest first; return whether all was done within ``budget_s`` seconds."""
     deadline = time.monotonic() + budget_s
+    if retention.days is not None:
+        before_ns = _oldest_kept(retention.days)
+        with writing(connection):
+            connection.execute("DELETE FROM events WHERE trace_id IS NULL AND time_ns < ?", (before_ns,))
+            connection.execute("DELETE FROM processes WHERE closed_ns < ?", (before_ns,))
     while traces := _too_many(connection, retention):
         with writing(connection):
             remove_traces(connection, traces)
@@ -132,13 +137,17 @@ def prune(connection: sqlite3.Connection, retention: Retention, *, budget_s: flo
 def _too_many(connection: sqlite3.Connection, retention: Retention) -> list[int]:
     oldest = "SELECT id FROM traces WHERE open = 0 {} ORDER BY id LIMIT ?"
     if retention.days is not None:
-        before = (time.time_ns() - round(retention.days * DAY_NS)) // 1000
+        before = _oldest_kept(retention.days) // 1000
         found = connection.execute(oldest.format("AND id < ?"), (before, REMOVED_AT_ONCE)).fetchall()
         if found:
             return [trace for (trace,) in found]
     if retention.size_bytes is not None and _used(connection) > retention.size_bytes:
         return [trace for (trace,) in connection.execute(oldest.format(""), (REMOVED_AT_ONCE,))]
     return []
+
+
+def _oldest_kept(days: float) -> int:
+    return time.time_ns() - round(days * DAY_NS)
 
 
 def _used(connection: sqlite3.Connection) -> int:

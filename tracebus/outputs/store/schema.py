@@ -35,6 +35,8 @@ CREATE TABLE processes (
     dropped TEXT NOT NULL DEFAULT '{}'
 );
 
+CREATE INDEX processes_open ON processes (id) WHERE closed_ns IS NULL;
+
 CREATE TABLE traces (
     id INTEGER PRIMARY KEY,          -- microseconds since the epoch at its start, or the next that is free
     trace BLOB NOT NULL UNIQUE,
@@ -102,7 +104,8 @@ CREATE TABLE events (
     trace_id INTEGER, run INTEGER,
     time_ns INTEGER NOT NULL, hook TEXT NOT NULL, data TEXT NOT NULL
 );
-CREATE INDEX events_run ON events (run) WHERE run IS NOT NULL;
+CREATE INDEX events_run ON events (trace_id, run);
+CREATE INDEX events_outside ON events (time_ns) WHERE trace_id IS NULL;
 
 CREATE TABLE sessions (
     session TEXT PRIMARY KEY,

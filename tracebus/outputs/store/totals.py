@@ -16,12 +16,34 @@ class TraceDelta:
     """What one transaction adds to a trace."""
 
     __slots__ = (
-        "cost", "cut", "ended_ns", "errors", "first_token_ns", "id", "is_new", "labels", "masked", "model", "open", "priced",
-        "rank", "root", "runs", "session", "started_ns", "streamed", "tokens", "trace", "unpriced", "user",
-    )  # fmt: skip
+        "cost",
+        "cut",
+        "ended_ns",
+        "errors",
+        "first_token_ns",
+        "id",
+        "is_new",
+        "labels",
+        "masked",
+        "model",
+        "open",
+        "priced",
+        "project",
+        "rank",
+        "root",
+        "runs",
+        "session",
+        "started_ns",
+        "streamed",
+        "tokens",
+        "trace",
+        "unpriced",
+        "user",
+    )
 
-    def __init__(self, trace: bytes, number: int, started_ns: int, *, is_new: bool) -> None:
+    def __init__(self, trace: bytes, number: int, project: str, started_ns: int, *, is_new: bool) -> None:
         self.trace = trace
+        self.project = project
         self.id = number
         self.is_new = is_new
         self.rank = 0
@@ -124,13 +146,13 @@ INSERT INTO traces VALUES (
 """
 
 
-def _values(delta: TraceDelta, project: str) -> dict[str, object]:
+def _values(delta: TraceDelta) -> dict[str, object]:
     root = delta.root
     names = ("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
     return {
         "id": delta.id,
         "trace": delta.trace,
-        "project": project,
+        "project": delta.project,
         "root": None if root is None else root.id,
         "rank": delta.rank,
         "name": None if root is None else root.name,
@@ -159,10 +181,10 @@ def _values(delta: TraceDelta, project: str) -> dict[str, object]:
     }
 
 
-def write_traces(connection: sqlite3.Connection, deltas: list[TraceDelta], project: str) -> None:
+def write_traces(connection: sqlite3.Connection, deltas: list[TraceDelta]) -> None:
     """Add what a transaction says of traces to them, to their labels and to their sessions."""
     joining = _joining(connection, deltas)
-    connection.executemany(_UPSERT, [_values(delta, project) for delta in deltas])
+    connection.executemany(_UPSERT, [_values(delta) for delta in deltas])
     connection.executemany(
         "INSERT OR IGNORE INTO labels VALUES (?, ?, ?)",
         [(label, value, delta.id) for delta in deltas for label, value in sorted(delta.labels)],
@@ -219,9 +241,7 @@ FROM runs WHERE trace_id = ? AND span = ?
 """
 
 
-def take_off_ancestors(
-    connection: sqlite3.Connection, row: Row, delta: TraceDelta, rollups: Rollups, project: str
-) -> list[int]:
+def take_off_ancestors(connection: sqlite3.Connection, row: Row, delta: TraceDelta, rollups: Rollups) -> list[int]:
     """Take the usage of the runs above one that has its own off the totals; return which runs that changed.
 
     A parent that reports what its children used would count twice. Most are still in memory when a child ends; this is for
@@ -238,6 +258,6 @@ def take_off_ancestors(
         connection.execute("UPDATE runs SET used_below = 1, counts = 0 WHERE id = ?", (number,))
         if counts:
             delta.add_usage(tuple(tokens), cost, -1)
-            rollups.of(started_ns, Series(project, model or "", name, kind)).add_usage(tokens, cost, -1)
+            rollups.of(started_ns, Series(delta.project, model or "", name, kind)).add_usage(tokens, cost, -1)
             changed.append(number)
     return changed
