@@ -234,7 +234,8 @@ class BatchLane(Lane, Generic[R]):
                 records, marks = self._take()
                 if not records and not marks:
                     return
-                self._write(records, attempts)
+                if records:
+                    self._write(records, attempts)
                 for mark in marks:
                     mark.on_done()
         finally:

@@ -166,10 +166,11 @@ class Event(msgspec.Struct, frozen=True):
 class Prepared:
     """A batch, ready to be written: what has to be done outside of a transaction is done."""
 
-    __slots__ = ("changed", "events", "fresh", "late", "records")
+    __slots__ = ("changed", "events", "fresh", "is_committed", "late", "records")
 
     def __init__(self, records: int) -> None:
         self.records = records
+        self.is_committed = False
         self.fresh: list[Row] = []
         """Runs that are not in the store yet."""
         self.changed: dict[int, Row] = {}
@@ -203,6 +204,8 @@ class Preparer:
         self.open: dict[int, Row] = {}
         self.lost_ends: deque[Ended] = deque(maxlen=LOST_ENDS_KEPT)
         """Ends of runs that had to give way, but for their content."""
+        self.unshown: dict[int, Row] = {}
+        """Runs whose streamed text there was no time to write."""
         self._waiting_ends: list[tuple[Ended, int]] = []
         self._replays: set[int] = set()
 
@@ -214,6 +217,9 @@ class Preparer:
             self._take[type(record)](self, record, batch)
         if self.lost_ends or self._waiting_ends:
             self._end_what_was_lost(batch)
+        if self.unshown:
+            batch.changed = {seq: row for seq, row in self.unshown.items() if not row.is_ended} | batch.changed
+            self.unshown = {}
         return batch
 
     def _end_what_was_lost(self, batch: Prepared) -> None:

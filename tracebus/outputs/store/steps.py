@@ -24,7 +24,7 @@ _decode: Final = msgspec.msgpack.Decoder(list[int]).decode
 class Steps:
     """The tokens of a run that is open."""
 
-    __slots__ = ("_characters", "_kept", "_last_ns", "count", "flat", "packed", "texts", "told")
+    __slots__ = ("_characters", "_kept", "_last_ns", "count", "flat", "packed", "shown_s", "texts", "told")
 
     def __init__(self, started_ns: int) -> None:
         self._last_ns = started_ns
@@ -37,6 +37,8 @@ class Steps:
         """Microseconds and characters, in turn."""
         self.packed = 0
         """How much of ``flat`` is stored already."""
+        self.shown_s = 0.0
+        """When its text was last written, on the monotonic clock."""
         self.texts: list[str] = []
 
     def add(self, time_ns: int, text: str) -> None:

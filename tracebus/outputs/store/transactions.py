@@ -220,19 +220,19 @@ class Transaction:
 
     def _stream(self, rows: list[Row]) -> None:
         """Write what open runs have streamed so far; the text only while there is time to mask it."""
-        deadline = time.monotonic() + PARTIAL_S
-        for row in rows:
-            steps = row.steps
-            if steps is None or steps.packed == len(steps.flat):
-                continue
+        streaming = [(row, row.steps) for row in rows if row.steps is not None]
+        for row, steps in streaming:
             self._add_chunk(row, steps.flat[steps.packed :])
             self.chunks.append((row, len(steps.flat)))
-            delta = self._delta_of(row)
-            delta.streamed += steps.count - steps.told
+            self._delta_of(row).streamed += steps.count - steps.told
             self.connection.execute("UPDATE runs SET streamed = ? WHERE id = ?", (steps.count, row.id))
-            if time.monotonic() < deadline:
-                text = self.preparer.encoder.body(steps.text()).value
-                self.connection.execute(_SAID_SO_FAR, (row.id, text))
+        deadline = time.monotonic() + PARTIAL_S
+        for row, steps in sorted(streaming, key=lambda one: one[1].shown_s):  # those first that wait longest
+            if time.monotonic() > deadline:
+                self.preparer.unshown[row.seq] = row
+                continue
+            self.connection.execute(_SAID_SO_FAR, (row.id, self.preparer.encoder.body(steps.text()).value))
+            steps.shown_s = time.monotonic()
 
     # The rest.
 
@@ -269,6 +269,7 @@ class Transaction:
     def settle(self) -> None:
         """Remember what is in the store now that it is."""
         self.memory.know((trace, delta.id, delta.project) for trace, delta in self.deltas.items())
+        self.batch.is_committed = True
         for row in self.batch.fresh:
             row.is_written = row.id != 0
         for row, packed in self.chunks:

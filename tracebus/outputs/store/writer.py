@@ -71,10 +71,8 @@ class Writer:
     def _attempt(self, batch: Prepared) -> None:
         try:
             connection = self._connection or self._open()
-            try:
-                self._write(connection, batch, careful=False)
-            except sqlite3.IntegrityError:  # a run that is in the store already, from elsewhere
-                self._write(connection, batch, careful=True)
+            if not batch.is_committed:  # or what follows has failed after it
+                self._write(connection, batch)
             keep_log_short(connection, self.path)
             self._keep_house(connection)
         except sqlite3.DatabaseError as error:
@@ -189,11 +187,22 @@ class Writer:
 
     # -- one transaction -----------------------------------------------------------------------------------------------
 
-    def _write(self, connection: Connection, batch: Prepared, *, careful: bool) -> None:
+    def _write(self, connection: Connection, batch: Prepared) -> None:
+        try:
+            self._write_once(connection, batch, careful=False)
+        except sqlite3.IntegrityError:  # a run that is in the store already, from elsewhere
+            self._write_once(connection, batch, careful=True)
+
+    def _write_once(self, connection: Connection, batch: Prepared, *, careful: bool) -> None:
         transaction = Transaction(connection, batch, self.preparer, self._memory, careful=careful)
-        with writing(connection):
-            transaction.write()
-            self._tell_losses(connection)
+        try:
+            with writing(connection):
+                transaction.write()
+                self._tell_losses(connection)
+        except BaseException:
+            self._memory.series.clear()  # those that were new are not in the store after all
+            self._told_losses = {}
+            raise
         transaction.settle()
 
     def _tell_losses(self, connection: sqlite3.Connection) -> None:
