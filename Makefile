@@ -12,17 +12,18 @@ VERSIONS ?= 3.11 3.12 3.13
 extra-dev = dev
 extra-demo = examples
 extra-bench = bench
+extra-handlers = test,langchain-handlers
 
 export RUFF_OUTPUT_FORMAT = concise
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-long bench bench-store lint types format clean
+.PHONY: help demo test test-long test-handlers bench bench-store lint types format clean
 .SECONDARY:
 
 help: ## these lines
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: ARGS ?= "How do I subscribe to tokens?"
 demo: .venv/demo/.installed ## ask the README a question and watch: make demo ARGS='"another question"'
@@ -51,6 +52,10 @@ define pytest
 @.venv/$(1)/bin/python -m pytest -q -m "$(2) and not alone" $(3) -n auto --maxprocesses 4 --dist worksteal
 @.venv/$(1)/bin/python -m pytest -q -m "$(2) and alone" $(3) || test $$? -eq 5
 endef
+
+test-handlers: .venv/handlers/.installed ## LangChain handlers that others wrote, on the bus
+	@echo "── LangChain handlers of others on $$(.venv/handlers/bin/python --version)"
+	@.venv/handlers/bin/python -m pytest -q tests/integrations/langchain_handlers
 
 bench: .venv/bench/.installed ## tracebus beside opentelemetry-sdk and langchain-core, one table
 	@.venv/bench/bin/python tests/bench/bench.py $(ARGS)

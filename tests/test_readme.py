@@ -1,4 +1,4 @@
-"""The README tells the truth: its Python runs, its commands and links lead somewhere.
+"""The README and the pages in examples/ tell the truth: their Python runs, their commands and links lead somewhere.
 
 Each ```python block runs as written, in a process of its own, in an empty directory, with warnings as errors.
 A block that goes on where the one before it stopped has this line above it, and runs together with that one:
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text("utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "examples").glob("*.md"))]
 
 FENCE = re.compile(
     r"(?P<continues><!-- continues -->\s*)?^```(?P<language>\w*)[^\n]*\n(?P<body>.*?)^```$",
@@ -25,7 +25,7 @@ FENCE = re.compile(
 
 
 class Block(NamedTuple):
-    """One fenced block, with its line in the README."""
+    """One fenced block, with its line on the page."""
 
     line: int
     language: str
@@ -35,7 +35,7 @@ class Block(NamedTuple):
 def read_blocks(text: str) -> list[Block]:
     """Return the fenced blocks; a Python block that continues starts with the source of what it continues.
 
-    Empty lines are put before the source so that its line numbers in a traceback are those of the README.
+    Empty lines are put before the source so that its line numbers in a traceback are those of the page.
     """
     blocks: list[Block] = []
     python = ""
@@ -49,16 +49,16 @@ def read_blocks(text: str) -> list[Block]:
     return blocks
 
 
-BLOCKS = read_blocks(README)
+BLOCKS = [(page, block) for page in PAGES for block in read_blocks(page.read_text("utf-8"))]
 
 
 @pytest.mark.parametrize(
     "source",
-    [pytest.param(block.source, id=f"line-{block.line}") for block in BLOCKS if block.language == "python"],
+    [pytest.param(block.source, id=f"{page.stem}-{block.line}") for page, block in BLOCKS if block.language == "python"],
 )
-def test_python_in_the_readme_runs(source: str, run_python: Callable, tmp_path: Path) -> None:
-    (tmp_path / "README.py").write_text(source, "utf-8")
-    run_python("README.py")
+def test_python_on_a_page_runs(source: str, run_python: Callable, tmp_path: Path) -> None:
+    (tmp_path / "page.py").write_text(source, "utf-8")
+    run_python("page.py")
 
 
 def missing(command: str) -> bool:
@@ -69,8 +69,8 @@ def missing(command: str) -> bool:
     return False
 
 
-def test_commands_in_the_readme_name_what_exists() -> None:
-    lines = [line for block in BLOCKS if block.language == "console" for line in block.source.splitlines()]
+def test_commands_on_a_page_name_what_exists() -> None:
+    lines = [line for _, block in BLOCKS if block.language == "console" for line in block.source.splitlines()]
     assert [line for line in lines if line.startswith("$ ") and missing(line.removeprefix("$ "))] == []
 
 
@@ -80,13 +80,14 @@ def anchors(prose: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_links_in_the_readme_lead_somewhere() -> None:
-    prose = FENCE.sub("", README)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_on_a_page_lead_somewhere(page: Path) -> None:
+    prose = FENCE.sub("", page.read_text("utf-8"))
     targets = re.findall(r"\]\(([^)\s]+)[^)]*\)", prose)
     inside = [target.removeprefix("#") for target in targets if target.startswith("#")]
     files = [target.partition("#")[0] for target in targets if not re.match(r"#|https?:|mailto:", target)]
     assert [anchor for anchor in inside if anchor not in anchors(prose)] == []
-    assert [file for file in files if not (ROOT / file).exists()] == []
+    assert [file for file in files if not (page.parent / file).exists()] == []
 
 
 def test_a_block_that_continues_holds_what_it_continues() -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .events import Event
     from .subscriptions import Connection
 
-__all__ = ["Call", "Deferred", "defer", "get_call", "next_deferred", "open_call", "set_call"]
+__all__ = ["Call", "Deferred", "abandon", "defer", "get_call", "next_deferred", "open_call", "set_call"]
 
 Call: TypeAlias = "list[Any]"
 Deferred: TypeAlias = "tuple[Connection, object, Event]"
@@ -56,6 +56,14 @@ def _hand_over(call: Call, deferred: Deferred) -> bool:
     except ValueError:
         return True
     return False
+
+
+def abandon(call: Call) -> int:
+    """End ``call`` where nobody can run it any more; return how many deliveries it leaves undone."""
+    call[0] = None
+    left = call[2:]
+    del call[2:]
+    return len(left)
 
 
 def next_deferred(call: Call) -> Deferred | None:

@@ -8,14 +8,15 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
+from .counts import SubscriberStats, drops
 from .errors import ArgumentError, RunAbortedError, WrongThreadError
-from .late import lanes, loops
+from .late import awaiting, lanes, loops
 from .runs import Run, open_runs
-from .subscriptions import SubscriberStats, drops, known_subscriptions
+from .subscriptions import known_subscriptions
 from .tracing import SYNC, fail_run
 
 if TYPE_CHECKING:
-    from .lanes import Lane
+    from .lanes import Pending
 
 __all__ = ["aflush", "flush", "shutdown", "stats"]
 
@@ -48,6 +49,13 @@ def check_timeout(timeout_s: float) -> float:
     return timeout_s
 
 
+def _pending() -> list[Pending]:
+    """Return the queues that are not empty, and the deliveries that go on in tasks of their own."""
+    if "tracebus.lanes" not in sys.modules:  # nothing was ever queued or awaited
+        return []
+    return [*lanes.busy_lanes(), *awaiting.in_flight()]
+
+
 def flush(timeout_s: float = 5.0) -> bool:
     """Block until everything queued so far is delivered, at most ``timeout_s`` seconds.
 
@@ -58,7 +66,7 @@ def flush(timeout_s: float = 5.0) -> bool:
     if loops.current_loop() is not None:
         raise WrongThreadError("flush() would block the event loop that has to deliver: use `await tracebus.aflush()`")
     deadline = time.monotonic() + timeout_s
-    while busy := lanes.busy_lanes():  # what is delivered may say more
+    while busy := _pending():  # what is delivered may say more
         if lanes.wait_for(busy, max(0.0, deadline - time.monotonic())) or time.monotonic() > deadline:
             break
     return not busy and _dropped_since_last_time() == 0
@@ -68,7 +76,7 @@ async def aflush(timeout_s: float = 5.0) -> bool:
     """Await until everything queued so far is delivered; returns and raises as ``flush``."""
     check_timeout(timeout_s)
     deadline = time.monotonic() + timeout_s
-    while busy := lanes.busy_lanes():  # what is delivered may say more
+    while busy := _pending():  # what is delivered may say more
         if await lanes.wait_for_async(busy, max(0.0, deadline - time.monotonic())) or time.monotonic() > deadline:
             break
     return not busy and _dropped_since_last_time() == 0
@@ -81,17 +89,17 @@ def shutdown(timeout_s: float = EXIT_DEADLINE_S) -> dict[str, int]:
     """
     check_timeout(timeout_s)
     left: dict[str, int] = {}
-    if "tracebus.lanes" not in sys.modules:  # nothing was ever queued
-        return left
-    for lane in lanes.wait_for(lanes.busy_lanes(), timeout_s):
-        left[lane.subscription.name] = left.get(lane.subscription.name, 0) + _give_up(lane)
+    pending = _pending()
+    for one in lanes.wait_for(pending, timeout_s) if pending else ():
+        left[one.subscription.name] = left.get(one.subscription.name, 0) + _give_up(one)
     return left
 
 
-def _give_up(lane: Lane) -> int:
-    in_flight = lane.pending
-    lane.drop_all("shutdown")
-    return in_flight
+def _give_up(pending: Pending) -> int:
+    events = pending.pending
+    if isinstance(pending, lanes.Lane):
+        pending.drop_all("shutdown")
+    return events
 
 
 def _at_exit() -> None:
@@ -116,7 +124,7 @@ def _at_end_of_child(_: object = None) -> None:
     sys.modules["multiprocessing.util"].Finalize(None, _at_exit, exitpriority=0)
 
 
-def _in_forked_child() -> None:
+def _in_future_child() -> None:
     # multiprocessing ends its children without atexit; its own finalizers do run, those that are registered once it has
     # cleared what came from the parent.
     multiprocessing_util = sys.modules.get("multiprocessing.util")
@@ -132,5 +140,7 @@ def _is_child_of_multiprocessing() -> bool:
 atexit.register(_at_exit)
 if _is_child_of_multiprocessing():
     _at_end_of_child()
+else:
+    _in_future_child()  # of a forkserver, this may be one already: it learns that after it has imported the main module
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_in_forked_child)
+    os.register_at_fork(after_in_child=_in_future_child)

@@ -9,24 +9,27 @@ from __future__ import annotations
 import functools
 from _thread import get_ident  # threading would be a twentieth of what importing tracebus takes
 from collections.abc import Awaitable, Callable, Iterable
-from contextvars import copy_context
 from inspect import isawaitable
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from .calls import Call, defer, get_call, next_deferred, open_call, set_call
-from .events import Event, Failed
-from .late import lanes, loops, payload, to_thread
-from .runs import Run
-from .snapshots import snapshot_of
-from .subscriptions import UNCOUNTED, Callers, Connection, Delivery, Receiver, Subscription
+from .events import Event
+from .late import awaiting, lanes, logging, loops, ownloop, payload, to_thread
+from .runs import Run, open_runs
+from .snapshots import rough_size_of, size_of_run, sized_snapshot_of
+from .subscriptions import LATE, UNCOUNTED, Callers, Connection, Delivery, Receiver, Subscription
 
 if TYPE_CHECKING:
     from .lanes import Lane
     from .loops import Wakeup
 
 __all__ = ["Plan", "connect_receiver", "deliver", "deliver_async", "deliver_shielded", "wait_for_queued"]
+
+SAMPLED = 17
+"""Of how many brief calls one is timed: prime, so that no rhythm of the app's is met."""
 
 CALLERS_KEPT = 1_000
 """For how many threads a subscription remembers whether it is being called there; threads that are gone are forgotten then."""
@@ -44,7 +47,7 @@ class Plan:
     __slots__ = ("connections", "guarded", "has_guarded", "has_plain", "plain")
 
     def __init__(self, connections: Iterable[Connection]) -> None:
-        ordered = sorted(connections, key=lambda connection: not connection.is_plain)
+        ordered = sorted(connections, key=lambda connection: (not connection.is_plain, connection.is_async))
         self.connections = tuple(ordered)
         self.plain = tuple(connection for connection in ordered if connection.is_plain)
         self.guarded = tuple(connection for connection in ordered if not connection.is_plain)
@@ -63,7 +66,7 @@ def deliver(plan: Plan, sender: object, event: Event) -> None:
 
     Raises what a subscriber with ``raise_error`` raised, after all have heard.
     """
-    rest = call_plain(plan.plain, sender, event)
+    rest = call_plain(plan.plain, sender, event, get_ident())
     if rest is not None or plan.has_guarded:
         post_rest(plan.guarded, sender, event, rest)
 
@@ -73,7 +76,7 @@ def deliver_async(plan: Plan, sender: object, event: Event) -> Awaitable[None] |
 
     Raises what a subscriber with ``raise_error`` raised, after all have heard.
     """
-    rest = call_plain(plan.plain, sender, event)
+    rest = call_plain(plan.plain, sender, event, get_ident())
     if rest is not None or plan.has_guarded:
         return await_rest(plan.guarded, sender, event, rest)
     return None
@@ -89,28 +92,27 @@ class Rest:
         self.raised: BaseException | None = None
 
 
-def call_plain(plain: tuple[Connection, ...], sender: object, event: Event) -> Rest | None:
-    """Call the sync subscribers; None when all have heard and nothing is left.
+def call_plain(plain: tuple[Connection, ...], sender: object, event: Event, thread: int) -> Rest | None:
+    """Call the sync subscribers, in this ``thread``; None when all have heard and nothing is left.
 
     What a subscriber emits to itself waits until its call returns: ``callers`` has a list for each thread that ever called it,
     which says whether it is being called there, and what waits. This is the path of every event.
     """
     rest: Rest | None = None
-    thread = get_ident()
     for connection in plain:
         try:
             call = connection.callers[thread]
         except KeyError:
             call = _first_call(connection.callers, thread)
         if call[0]:
+            connection.matched()
             call.append((connection, sender, event))
             continue
         try:
             call[0] = True
-            result = connection.post(sender, event)
-            if result is None:
-                next(connection.delivered)
-            else:
+            hear = connection.post if next(connection.called) % SAMPLED else connection.post_timed
+            result = hear(sender, event)
+            if result is not None:
                 rest = _noted(connection, result, rest)
         except BaseException as error:
             rest = _noted_failure(connection, event, error, rest)
@@ -130,19 +132,24 @@ def _first_call(callers: Callers, thread: int) -> list[Any]:
 
 
 def _noted(connection: Connection, result: object, rest: Rest | None) -> Rest | None:
-    """Keep an awaitable for later; any other value that a subscriber returns is nobody's business."""
+    """Keep an awaitable for later; any other value that a subscriber returns is nobody's business.
+
+    Save for UNCOUNTED: a writer has put the event into a queue of its own, and counts what becomes of it.
+    """
     if result is UNCOUNTED:
+        connection.not_ended_by_call()
         return rest
     if not isawaitable(result):
-        next(connection.delivered)
         return rest
+    connection.not_ended_by_call()
     rest = rest or Rest()
     rest.awaitables.append((connection, result))
     return rest
 
 
 def _noted_failure(connection: Connection, event: Event, error: BaseException, rest: Rest | None) -> Rest | None:
-    raised = _failed(connection, event, error)
+    connection.not_ended_by_call()
+    raised = connection.failed(event, error)
     if raised is not None:
         rest = rest or Rest()
         rest.raised = rest.raised or raised
@@ -154,12 +161,12 @@ def _call_late(call: list[Any]) -> None:
     while len(call) > 1:
         connection, sender, event = call.pop(1)
         try:
-            call[0] = True
+            call[0] = LATE
             result = connection.post(sender, event)
             if result is not UNCOUNTED:
                 _queue(connection, event, result)
         except BaseException as error:
-            _failed(connection, event, error)
+            connection.failed(event, error)
         finally:
             call[0] = False
 
@@ -173,6 +180,9 @@ def post_rest(guarded: tuple[Connection, ...], sender: object, event: Event, res
     call: Call | None = None
     try:
         for connection in guarded:
+            if connection.within is not None and not connection.hears(event):
+                continue
+            connection.matched()
             if outer is not None and defer(outer, connection, sender, event):
                 continue
             call = [connection.subscription, outer]
@@ -187,14 +197,16 @@ def post_rest(guarded: tuple[Connection, ...], sender: object, event: Event, res
 
 
 def _post(connection: Connection, sender: object, event: Event, rest: Rest) -> None:
+    began = perf_counter_ns()
     try:
         result = connection.post(sender, event)
         if result is None:
-            next(connection.delivered)
+            connection.delivered()
+            connection.subscription.timing.add(perf_counter_ns() - began)
         elif result is not UNCOUNTED:
             _queue(connection, event, result)
     except BaseException as error:
-        rest.raised = _failed(connection, event, error) or rest.raised
+        rest.raised = connection.failed(event, error) or rest.raised
 
 
 def _post_deferred(call: Call) -> None:
@@ -215,28 +227,33 @@ def await_rest(guarded: tuple[Connection, ...], sender: object, event: Event, re
         return None
     outer = open_call(get_call())
     errors: list[BaseException] = []
-    wakeups: list[Wakeup] = []
+    waits: list[Wakeup | None] = []
     call: Call | None = None
     if rest is not None:
         errors += [rest.raised] if rest.raised is not None else []
-        wakeups += [_in_own_task(connection, event, result, errors, outer) for connection, result in rest.awaitables]
+        waits += [awaiting.in_own_task(connection, event, result, errors, outer) for connection, result in rest.awaitables]
     try:
         for connection in guarded:
+            if connection.within is not None and not connection.hears(event):
+                continue
+            connection.matched()
             if outer is not None and defer(outer, connection, sender, event):
                 continue
             call = [connection.subscription, outer]
             set_call(call)
+            began = perf_counter_ns()
             try:
                 result = connection.call(sender, event)
                 if connection.is_brief and not _is_behind(connection):
-                    next(result.__await__(), None)
-                    next(connection.delivered)
-                elif isawaitable(result):
-                    wakeups.append(_in_own_task(connection, event, result, errors, outer))
+                    result = next(result.__await__(), None)
+                if isawaitable(result):
+                    waits.append(awaiting.in_own_task(connection, event, result, errors, outer))
                 elif result is not UNCOUNTED:
-                    next(connection.delivered)
+                    connection.delivered()
+                    connection.subscription.timing.add(perf_counter_ns() - began)
             except BaseException as error:
-                _noted_error(connection, event, error, errors)
+                raised = connection.failed(event, error)
+                errors += [raised] if raised is not None else []
             if len(call) == 2:
                 call[0] = None
             else:
@@ -244,6 +261,7 @@ def await_rest(guarded: tuple[Connection, ...], sender: object, event: Event, re
     finally:
         if call is not None:  # an interrupt must not leave a call open for ever
             call[0] = None
+    wakeups = [wait for wait in waits if wait is not None]
     if wakeups:
         return _heard(wakeups, errors)
     if errors:
@@ -253,25 +271,22 @@ def await_rest(guarded: tuple[Connection, ...], sender: object, event: Event, re
 
 def _run_brief(connection: Connection, sender: object, event: Event) -> None:
     """Run the only subscriber, which never suspends and so cannot await what it says to itself: the path of most."""
+    began = 0 if next(connection.called) % SAMPLED else perf_counter_ns()
     try:
         next(connection.call(sender, event).__await__(), None)
     except BaseException as error:
-        if (raised := _failed(connection, event, error)) is not None:
+        connection.not_ended_by_call()
+        if (raised := connection.failed(event, error)) is not None:
             raise raised from None
     else:
-        next(connection.delivered)
+        if began:
+            connection.subscription.timing.add(perf_counter_ns() - began)
 
 
 def _is_behind(connection: Connection) -> bool:
     """Whether the subscriber still has something to hear that came before."""
     lane = connection.subscription.lane
     return lane is not None and lane.is_busy
-
-
-def _noted_error(connection: Connection, event: Event, error: BaseException, errors: list[BaseException]) -> None:
-    raised = _failed(connection, event, error)
-    if raised is not None:
-        errors.append(raised)
 
 
 async def _heard(wakeups: list[Wakeup], errors: list[BaseException]) -> None:
@@ -281,99 +296,31 @@ async def _heard(wakeups: list[Wakeup], errors: list[BaseException]) -> None:
         raise errors[0]
 
 
-def _in_own_task(
-    connection: Connection, event: Event, awaitable: Any, errors: list[BaseException], outer: Call | None
-) -> Wakeup:
-    """Have an awaitable awaited in a task of its own, or behind what came before; return what is set when it was."""
-    finished = loops.Wakeup()
-    loop = loops.current_loop()
-    if loop is None or _is_behind(connection):
-        _put_behind(connection, event, awaitable, finished)
-        return finished
-    subscription = connection.subscription
-    call: Call = [subscription, outer]
-
-    async def hear() -> None:
-        set_call(call)
-        try:
-            try:
-                await _hear(connection, event, awaitable, errors)
-            finally:
-                subscription.ended.add()
-            while deferred := next_deferred(call):
-                connection_, sender, said = deferred
-                await _hear(connection_, said, connection_.call(sender, said), [])
-        finally:
-            call[0] = None
-            finished.set()
-
-    def lost() -> None:
-        """Count it as dropped when the loop cancelled the task before its first step."""
-        if call[0] is not None:
-            call[0] = None
-            close = getattr(awaitable, "close", None)
-            if close is not None:
-                close()
-            subscription.drop("loop_closed")
-            subscription.ended.add()
-            finished.set()
-
-    try:
-        loop.spawn(hear, copy_context(), on_end=lost)
-        subscription.begun.add()
-    except loops.LoopClosed:
-        _put_behind(connection, event, awaitable, finished)
-    return finished
-
-
-def _put_behind(connection: Connection, event: Event, awaitable: Any, finished: Wakeup) -> None:
-    lane = lanes.lane_of(connection.subscription)
-    lane.put(connection, event, awaitable)
-    if lane.missed_deadline:  # nobody waits for it again until it is empty
-        finished.set()
-    else:
-        lane.mark(finished.set)
-
-
-async def _hear(connection: Connection, event: Event, awaitable: Any, errors: list[BaseException]) -> None:
-    try:
-        if isawaitable(awaitable):
-            await awaitable
-    except BaseException as error:
-        if loops.is_being_cancelled():  # nobody else knows this task: the loop is closing
-            connection.subscription.drop("loop_closed")
-            raise
-        _noted_error(connection, event, error, errors)
-    else:
-        if awaitable is not UNCOUNTED:
-            next(connection.delivered)
-
-
-def _failed(connection: Connection, event: Event, error: BaseException) -> BaseException | None:
-    """Count and report a failure; return it when the emitter is to see it. An interrupt is the app's: it goes on up."""
-    if isinstance(error, KeyboardInterrupt):
-        raise error
-    connection.subscription.fail(event, error)
-    # Where the app is failing already, its own exception wins.
-    return error if connection.subscription.raise_error and not isinstance(event, Failed) else None
-
-
 def _queue(connection: Connection, event: Event, result: Any) -> None:
     """Have an awaitable that came up in sync code awaited, in order."""
     if not isawaitable(result):
-        next(connection.delivered)
+        connection.delivered()
         return
     lane = lanes.lane_of(connection.subscription)
-    lane.put(connection, event, result)
+    lane.put(connection, event, result, rough_size_of(event))
     if event.run is not None and loops.current_loop() is None:
-        root = event.run._root()
-        if root._queued_on is None:
-            root._queued_on = set()
-        root._queued_on.add(lane)
+        outermost = _outermost(event.run)
+        if outermost._queued_on is None:
+            outermost._queued_on = set()
+        outermost._queued_on.add(lane)
+
+
+def _outermost(run: Run) -> Run:
+    """Return the outermost of the open runs around ``run`` that were started in the same thread."""
+    while run.parent is not None and run.parent in open_runs and run.parent._thread == run._thread:
+        run = run.parent
+    return run
 
 
 def wait_for_queued(run: Run) -> None:
-    """Wait, at the end of the outermost run of a thread without a loop, for what its trace queued."""
+    """Wait, at the end of the outermost run of a thread without a loop, for what was queued on its behalf."""
+    if not ownloop.may_wait():  # a thread that works for this loop queued something on a run of the loop's
+        return
     waiting = [lane for lane in list(run._queued_on or ()) if not lane.missed_deadline]
     for lane in lanes.wait_for(waiting, lanes.PATIENCE_S):
         lane.missed_deadline = True
@@ -412,10 +359,20 @@ def connect_receiver(
         connection.is_plain = False
     elif how == "background":
         lane = lanes.lane_of(subscription, in_thread=not connection.is_async)
-        payload.snapshot(None)  # loads it now: a lock of the import system that another thread holds outlives a fork
         connection.call = connection.post = functools.partial(_enqueue, connection, lane, receiver)
         connection.is_plain = False
+    if not connection.is_plain:
+        _load_what_waits(connection)
     return connection
+
+
+def _load_what_waits(connection: Connection) -> None:
+    # Now: another thread that did it at the first event could be in the middle of it when the process forks, and the child
+    # would find half a module, and its lock held.
+    payload.snapshot(None)
+    logging.getLogger("tracebus")
+    if connection.is_async:
+        awaiting.get_ready()
 
 
 async def _hear_in_thread(receiver: Receiver, sender: object, event: Event) -> None:
@@ -426,8 +383,9 @@ async def _hear_in_thread(receiver: Receiver, sender: object, event: Event) -> N
 
 
 def _enqueue(connection: Connection, lane: Lane, receiver: Receiver, sender: object, event: Event) -> object:
-    said = snapshot_of(event)
-    lane.put(connection, said, functools.partial(receiver, sender, event=said))
+    said, size = sized_snapshot_of(event)
+    size += size_of_run(said.run, lane.number)
+    lane.put(connection, said, functools.partial(receiver, sender, event=said), size)
     return UNCOUNTED
 
 
@@ -439,7 +397,7 @@ def queue_behind(subscription: Subscription, receiver: Receiver) -> Callable[...
     def hear(sender: object, event: Event) -> object:
         if not lane.is_busy:
             return receiver(sender, event=event)
-        lane.put(connection, event, functools.partial(receiver, sender, event=event))
+        lane.put(connection, event, functools.partial(receiver, sender, event=event), rough_size_of(event))
         return UNCOUNTED
 
     return hear

@@ -38,6 +38,7 @@ __all__ = [
     "ToolEnd",
     "ToolError",
     "ToolStart",
+    "main_input",
 ]
 
 
@@ -69,8 +70,8 @@ class Event:
 _NO_PARAMS: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
-def _main_input(inputs: Any, names: tuple[str, ...]) -> tuple[Any, Mapping[str, Any]]:
-    """Split the inputs into the one of that name, else the first, and the rest."""
+def main_input(inputs: Any, names: tuple[str, ...]) -> tuple[Any, Mapping[str, Any]]:
+    """Split a run's inputs into the one that it is about, found by these names, else the first, and the rest."""
     if not isinstance(inputs, dict) or not inputs:
         return inputs or None, _NO_PARAMS
     main = next(iter(inputs))
@@ -140,12 +141,12 @@ class LLMStart(_Started):
     @property
     def prompts(self) -> list[str]:
         """The prompts, as text."""
-        return _prompts(_main_input(self.inputs, ("prompts", "prompt"))[0])
+        return _prompts(main_input(self.inputs, ("prompts", "prompt"))[0])
 
     @property
     def params(self) -> Mapping[str, Any]:
         """The other inputs."""
-        return _main_input(self.inputs, ("prompts", "prompt"))[1]
+        return main_input(self.inputs, ("prompts", "prompt"))[1]
 
 
 class ChatModelStart(_Started):
@@ -158,12 +159,12 @@ class ChatModelStart(_Started):
     @property
     def messages(self) -> list[dict[str, Any]]:
         """The messages as provider-neutral dicts with ``role`` and ``content``."""
-        return _messages(_main_input(self.inputs, ("messages",))[0])
+        return _messages(main_input(self.inputs, ("messages",))[0])
 
     @property
     def params(self) -> Mapping[str, Any]:
         """The other inputs."""
-        return _main_input(self.inputs, ("messages",))[1]
+        return main_input(self.inputs, ("messages",))[1]
 
 
 class LLMNewToken(Event):
@@ -290,7 +291,7 @@ class RetrieverStart(_Started):
     @property
     def query(self) -> Any:
         """What it is asked."""
-        return _main_input(self.inputs, ("query",))[0]
+        return main_input(self.inputs, ("query",))[0]
 
 
 class RetrieverEnd(_Ended):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
@@ -44,13 +45,26 @@ from .signals import (
     tool_start,
 )
 from .subscriptions import Connection, Receiver, Subscription, identity_of, is_async_callable, is_brief
+from .values import Value
 
-__all__ = ["AsyncCallbackHandler", "BaseCallbackHandler", "Callback", "attach", "detach", "route_of"]
+__all__ = [
+    "Arguments",
+    "AsyncCallbackHandler",
+    "BaseCallbackHandler",
+    "Callback",
+    "OWN",
+    "Dialect",
+    "Method",
+    "attach",
+    "detach",
+    "route_of",
+]
 
 Callback: TypeAlias = Any
 """A handler object with ``on_*`` methods, or a callable that hears every hook as ``fn(sender, event=event)``."""
 
 Arguments: TypeAlias = "tuple[tuple[Any, ...], dict[str, Any]]"
+"""What a method is called with: by position and by keyword."""
 
 
 class BaseCallbackHandler:
@@ -138,6 +152,10 @@ async def _nothing(*_: Any, **__: Any) -> None:
     """Hear nothing."""
 
 
+def _skip(*_: Any, **__: Any) -> None:
+    """Hear nothing."""
+
+
 # -- what each method is called with -----------------------------------------------------------------------------------
 
 
@@ -221,114 +239,183 @@ def _custom_event(event: Any) -> Arguments:
     return (event.name, event.data), keywords
 
 
-class _Method:
-    """How one method of a handler hears one hook."""
+class Method(Value):
+    """How one method of a handler hears one hook.
+
+    ``ignored_by`` is the attribute of the handler that leaves the hook out while it is true. ``arguments`` makes of an event
+    what the method is called with; None says that the event is not for this handler.
+    """
 
     __slots__ = ("arguments", "hook", "ignored_by", "name")
 
-    def __init__(self, name: str, hook: Hook[Any], ignored_by: str | None, arguments: Callable[[Any], Arguments]) -> None:
+    def __init__(
+        self, name: str, hook: Hook[Any], ignored_by: str | None, arguments: Callable[[Any], Arguments | None]
+    ) -> None:
         self.name = name
         self.hook = hook
         self.ignored_by = ignored_by
         self.arguments = arguments
 
+    def with_arguments(self, arguments: Callable[[Any], Arguments | None]) -> Method:
+        """Return the same method, called with what ``arguments`` makes of an event."""
+        return Method(self.name, self.hook, self.ignored_by, arguments)
+
+
+class Dialect(Value):
+    """How the handlers of one framework are called.
+
+    ``bases`` are the classes whose methods do nothing, so that only what a handler overrides is connected. ``chat_as_llm`` is
+    called in place of the method for ``chat_model_start`` where that is missing or raises NotImplementedError.
+    """
+
+    __slots__ = ("bases", "chat_as_llm", "methods")
+
+    def __init__(self, methods: Iterable[Method], bases: tuple[type, ...] = (), chat_as_llm: Method | None = None) -> None:
+        self.methods = tuple(methods)
+        self.bases = bases
+        self.chat_as_llm = chat_as_llm
+
+
+Adapter: TypeAlias = Callable[[object], Dialect]
+"""What an entry point of the group ``tracebus.adapters`` names: it takes a handler and says how it is called."""
+
 
 _METHODS: Final = (
-    _Method("on_llm_start", llm_start, "ignore_llm", _llm_start),
-    _Method("on_chat_model_start", chat_model_start, "ignore_chat_model", _chat_model_start),
-    _Method("on_llm_new_token", llm_new_token, "ignore_llm", _new_token),
-    _Method("on_llm_end", llm_end, "ignore_llm", _llm_end),
-    _Method("on_llm_error", llm_error, "ignore_llm", _llm_error),
-    _Method("on_chain_start", chain_start, "ignore_chain", _chain_start),
-    _Method("on_chain_end", chain_end, "ignore_chain", _output),
-    _Method("on_chain_error", chain_error, "ignore_chain", _error),
-    _Method("on_tool_start", tool_start, "ignore_agent", _tool_start),
-    _Method("on_tool_end", tool_end, "ignore_agent", _output),
-    _Method("on_tool_error", tool_error, "ignore_agent", _error),
-    _Method("on_retriever_start", retriever_start, "ignore_retriever", _retriever_start),
-    _Method("on_retriever_end", retriever_end, "ignore_retriever", _documents),
-    _Method("on_retriever_error", retriever_error, "ignore_retriever", _error),
-    _Method("on_agent_action", agent_action, "ignore_agent", _event_itself),
-    _Method("on_agent_finish", agent_finish, "ignore_agent", _event_itself),
-    _Method("on_text", text, None, _text),
-    _Method("on_retry", retry, "ignore_retry", _event_itself),
-    _Method("on_custom_event", custom_event, "ignore_custom_event", _custom_event),
+    Method("on_llm_start", llm_start, "ignore_llm", _llm_start),
+    Method("on_chat_model_start", chat_model_start, "ignore_chat_model", _chat_model_start),
+    Method("on_llm_new_token", llm_new_token, "ignore_llm", _new_token),
+    Method("on_llm_end", llm_end, "ignore_llm", _llm_end),
+    Method("on_llm_error", llm_error, "ignore_llm", _llm_error),
+    Method("on_chain_start", chain_start, "ignore_chain", _chain_start),
+    Method("on_chain_end", chain_end, "ignore_chain", _output),
+    Method("on_chain_error", chain_error, "ignore_chain", _error),
+    Method("on_tool_start", tool_start, "ignore_agent", _tool_start),
+    Method("on_tool_end", tool_end, "ignore_agent", _output),
+    Method("on_tool_error", tool_error, "ignore_agent", _error),
+    Method("on_retriever_start", retriever_start, "ignore_retriever", _retriever_start),
+    Method("on_retriever_end", retriever_end, "ignore_retriever", _documents),
+    Method("on_retriever_error", retriever_error, "ignore_retriever", _error),
+    Method("on_agent_action", agent_action, "ignore_agent", _event_itself),
+    Method("on_agent_finish", agent_finish, "ignore_agent", _event_itself),
+    Method("on_text", text, None, _text),
+    Method("on_retry", retry, "ignore_retry", _event_itself),
+    Method("on_custom_event", custom_event, "ignore_custom_event", _custom_event),
 )
-_CHAT_AS_LLM: Final = _Method("on_llm_start", chat_model_start, "ignore_chat_model", _chat_as_llm_start)
+_CHAT_AS_LLM: Final = Method("on_llm_start", chat_model_start, "ignore_llm", _chat_as_llm_start)
 
 for _method in _METHODS:
     setattr(AsyncCallbackHandler, _method.name, _nothing)
+
+OWN: Final = Dialect(_METHODS, (BaseCallbackHandler, AsyncCallbackHandler), _CHAT_AS_LLM)
 
 
 # -- binding -----------------------------------------------------------------------------------------------------------
 
 
-def _own_method(handler: object, name: str) -> Callable[..., Any] | None:
-    """Return the handler's method unless it is the base class's, which does nothing."""
+def _own_method(handler: object, name: str, bases: tuple[type, ...]) -> Callable[..., Any] | None:
+    """Return the handler's method unless it is a base class's, which does nothing."""
     method = getattr(handler, name, None)
     if not callable(method):
         return None
     defined = getattr(type(handler), name, None)
-    inherited = (getattr(BaseCallbackHandler, name), getattr(AsyncCallbackHandler, name))
-    return None if defined in inherited else method
+    return None if any(defined is getattr(base, name, _nothing) for base in bases) else method
 
 
-def _receivers(handler: object) -> list[tuple[Hook[Any], Receiver, Callable[..., Any]]]:
-    """Return what hears each hook that the handler has a method for, and the method."""
+def _receivers(handler: object, dialect: Dialect) -> list[tuple[Hook[Any], Receiver, Callable[..., Any]]]:
+    """Return what hears each hook that the handler has a method for, and what says whether it is async: the method."""
     found = []
-    for how in _METHODS:
-        method = _own_method(handler, how.name)
-        if how.hook is chat_model_start:
-            as_llm = _own_method(handler, "on_llm_start")
-            if method is None and as_llm is not None:
-                method, how = as_llm, _CHAT_AS_LLM
-            elif method is not None and as_llm is not None:
-                found.append((how.hook, _with_fallback(handler, method, as_llm), method))
-                continue
-        if method is not None:
+    for how in dialect.methods:
+        method = _own_method(handler, how.name, dialect.bases)
+        as_llm = dialect.chat_as_llm if how.hook is chat_model_start else None
+        other = None if as_llm is None else _own_method(handler, as_llm.name, dialect.bases)
+        if as_llm is not None and method is not None:
+            found.append((how.hook, *_with_fallback(handler, method, how, other or _skip, as_llm)))
+        elif as_llm is not None and other is not None:
+            found.append((how.hook, _unless(handler, how.ignored_by, _receiver(handler, other, as_llm), other), other))
+        elif method is not None:
             found.append((how.hook, _receiver(handler, method, how), method))
     return found
 
 
-def _receiver(handler: object, method: Callable[..., Any], how: _Method) -> Receiver:
-    accepted = _accepted_keywords(method)
-    ignored_by = how.ignored_by if how.ignored_by is not None and hasattr(handler, how.ignored_by) else None
+def _receiver(handler: object, method: Callable[..., Any], how: Method) -> Receiver:
+    arguments_of, skip = _reader(handler, method, how), _skip_of(method)
 
     def hear(sender: Any, event: Any) -> Any:
-        if ignored_by is not None and getattr(handler, ignored_by):
-            return None
-        positional, keywords = how.arguments(event)
-        if accepted is not None:
-            keywords = {name: value for name, value in keywords.items() if name in accepted}
-        return method(*positional, **keywords)
+        arguments = arguments_of(event)
+        return skip() if arguments is None else method(*arguments[0], **arguments[1])
 
     return hear
 
 
-def _with_fallback(handler: object, method: Callable[..., Any], as_llm: Callable[..., Any]) -> Receiver:
-    """Hear ``on_llm_start`` when ``on_chat_model_start`` says that it is not implemented, as LangChain's handlers do."""
-    chat = next(how for how in _METHODS if how.hook is chat_model_start)
-    first, second = _receiver(handler, method, chat), _receiver(handler, as_llm, _CHAT_AS_LLM)
+def _reader(handler: object, method: Callable[..., Any], how: Method) -> Callable[[Any], Arguments | None]:
+    """Return what makes a method's arguments of an event; None where the handler does not hear it."""
+    accepted = _accepted_keywords(method)
+    ignored_by = how.ignored_by if how.ignored_by is not None and hasattr(handler, how.ignored_by) else None
+
+    def arguments_of(event: Any) -> Arguments | None:
+        if ignored_by is not None and getattr(handler, ignored_by):
+            return None
+        arguments = how.arguments(event)
+        if accepted is None or arguments is None:
+            return arguments
+        positional, keywords = arguments
+        return positional, {name: value for name, value in keywords.items() if name in accepted}
+
+    return arguments_of
+
+
+def _skip_of(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what is called in place of a method that does not hear an event."""
+    return _nothing if is_async_callable(method) else _skip
+
+
+def _unless(handler: object, ignored_by: str | None, receiver: Receiver, method: Callable[..., Any]) -> Receiver:
+    skip = _skip_of(method)
 
     def hear(sender: Any, event: Any) -> Any:
-        try:
-            return first(sender, event=event)
-        except NotImplementedError:
-            return second(sender, event=event)
+        ignored = ignored_by is not None and getattr(handler, ignored_by, False)
+        return skip() if ignored else receiver(sender, event=event)
 
-    async def hear_async(sender: Any, event: Any) -> None:
+    return hear
+
+
+def _with_fallback(
+    handler: object, method: Callable[..., Any], how: Method, other: Callable[..., Any], as_llm: Method
+) -> tuple[Receiver, Callable[..., Any]]:
+    """Hear through ``other`` when ``method`` says that it is not implemented, as LangChain's handlers do.
+
+    A handler that ignores chat models hears neither, one that ignores text models not the other.
+    """
+    arguments_of, instead, skip = _reader(handler, method, how), _receiver(handler, other, as_llm), _skip_of(method)
+
+    def call(arguments: Arguments, event: Any) -> Any:
         try:
-            await (first(sender, event=event) or _nothing())
+            return method(*arguments[0], **arguments[1])
         except NotImplementedError:
-            result = second(sender, event=event)
+            return instead(None, event=event)
+
+    async def call_async(arguments: Arguments, event: Any) -> None:
+        try:
+            await method(*arguments[0], **arguments[1])
+        except NotImplementedError:
+            result = instead(None, event=event)
             if inspect.isawaitable(result):
                 await result
 
-    return hear_async if is_async_callable(method) else hear
+    heard = call_async if is_async_callable(method) else call
+
+    def hear(sender: Any, event: Any) -> Any:
+        arguments = arguments_of(event)
+        return skip() if arguments is None else heard(arguments, event)
+
+    return hear, heard
 
 
 def _accepted_keywords(method: Callable[..., Any]) -> frozenset[str] | None:
     """Return the keywords that a method without ``**kwargs`` takes; None when it takes any."""
+    code = getattr(method, "__code__", None)
+    if code is not None and code.co_flags & inspect.CO_VARKEYWORDS and not hasattr(method, "__wrapped__"):
+        return None  # what the signature would say, which takes longer than all the rest of a scope
     try:
         parameters = inspect.signature(method).parameters.values()
     except (TypeError, ValueError):
@@ -342,22 +429,22 @@ def connections_of(callback: Callback) -> dict[Hook[Any], Connection]:
     """Return how a handler or a callable hears each hook; raise SubscriberError when it hears none."""
     if inspect.isclass(callback):
         raise SubscriberError(f"{callback.__name__} is a class: give an instance, {callback.__name__}()")
-    handler = _adapted(callback)
-    receivers = _receivers(handler)
+    dialect = _dialect_of(callback)
+    receivers = _receivers(callback, dialect)
     if not receivers and callable(callback):
         receivers = [(hook, callback, callback) for hook in HOOKS.values()]
     if not receivers:
-        choices = ", ".join(how.name for how in _METHODS)
+        choices = ", ".join(how.name for how in dialect.methods)
         raise SubscriberError(
             f"{callback!r} has no on_* method of its own and is not callable: define at least one of {choices}"
         )
     subscription = Subscription(
-        callback, raise_error=bool(getattr(handler, "raise_error", False)), disconnect=close_subscription
+        callback, raise_error=bool(getattr(callback, "raise_error", False)), disconnect=close_subscription
     )
     subscription.site = site_of_caller(callback)
     subscription.connected_loop = loops.current_loop()
     is_mixed = any(is_async_callable(method) for _, _, method in receivers)
-    in_thread = getattr(handler, "run_inline", True) is False
+    in_thread = getattr(callback, "run_inline", True) is False
     return {
         hook: _connection(subscription, receiver, method, is_mixed=is_mixed, in_thread=in_thread)
         for hook, receiver, method in receivers
@@ -418,23 +505,34 @@ def detach(handler: Callback) -> None:
 
 _no_adapter: set[str] = set()
 """Packages that are known to have none, so that the installed packages are searched once."""
+_adapters: weakref.WeakKeyDictionary[type, Adapter] = weakref.WeakKeyDictionary()
+"""What was found for a class of handlers: they may be given at every request."""
 
 
-def _adapted(handler: object) -> object:
-    """Return ``handler``, or what its framework's adapter makes of it.
+def _dialect_of(handler: object) -> Dialect:
+    """Return how ``handler`` is called: as its framework's adapter says, else as handlers of tracebus are.
 
-    Adapters are entry points of the group ``tracebus.adapters``, named after the framework's package: a callable that takes
-    the handler and returns an object with ``on_*`` methods for tracebus's types.
+    Adapters are entry points of the group ``tracebus.adapters``, named after the framework's package.
     """
-    packages = {base.__module__.partition(".")[0] for base in type(handler).__mro__} - {"builtins", "tracebus"}
+    adapter = _adapters.get(type(handler))
+    if adapter is None:
+        adapter = _find_adapter(type(handler))
+    if adapter is None:
+        return OWN
+    _adapters[type(handler)] = adapter
+    return adapter(handler)
+
+
+def _find_adapter(cls: type) -> Adapter | None:
+    packages = {base.__module__.partition(".")[0] for base in cls.__mro__} - {"builtins", "tracebus"}
     if not packages - _no_adapter:
-        return handler
+        return None
     for package in sorted(packages):
         entry_point = _entry_points().get(package)
         if entry_point is not None:
-            return _load(entry_point)(handler)
+            return _load(entry_point)
     _no_adapter.update(packages)
-    return handler
+    return None
 
 
 def _entry_points() -> dict[str, Any]:
@@ -442,9 +540,9 @@ def _entry_points() -> dict[str, Any]:
     return {point.name: point for point in metadata.entry_points(group="tracebus.adapters")}
 
 
-def _load(entry_point: Any) -> Callable[[object], object]:
+def _load(entry_point: Any) -> Adapter:
     try:
-        adapter: Callable[[object], object] = entry_point.load()
+        adapter: Adapter = entry_point.load()
     except ImportError as error:
         raise MissingExtraError(
             f"the adapter for handlers of {entry_point.name} does not load ({error}): "

@@ -1,60 +1,78 @@
-"""What waits to be delivered: one bounded queue a subscription, in order. Which loop empties it is in ``loops``.
+"""Who empties a queue: one drain at a time, so that a subscriber hears everything in order. The queue itself is in ``queues``,
+which loops there are in ``loops``.
 
-A lane has at most one drain at a time. Whoever puts into an idle lane starts it, on the emitter's own loop when there
-is one; until it is empty again, everything for that subscriber goes behind.
+Whoever puts into an idle lane starts a drain, on the emitter's own loop when there is one; until the lane is empty again,
+everything for that subscriber goes behind. A drain is a task, a callback of the loop where nothing can suspend, or a thread.
 """
 
 from __future__ import annotations
 
 import inspect
+import itertools
 import os
 import queue
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final, Protocol, TypeVar
 
 import anyio
+from anyio.lowlevel import cancel_shielded_checkpoint
 
 from . import loops
-from .calls import Call, next_deferred, set_call
+from .calls import Call, abandon, next_deferred, set_call
+from .counts import Tally
 from .events import Event
+from .hearing import hear
 from .loops import Loop, LoopClosed
+from .ownloop import Latch, run_elsewhere, with_own_loop
+from .queues import PATIENCE_S, Entry, Queue
 from .runs import set_current
-from .subscriptions import UNCOUNTED, Connection, Subscription, Tally, known_subscriptions
+from .subscriptions import Connection, Subscription, known_subscriptions
 
-__all__ = ["PATIENCE_S", "Lane", "busy_lanes", "lane_of", "wait_for", "wait_for_async"]
+__all__ = ["PATIENCE_S", "Lane", "Pending", "busy_lanes", "lane_of", "wait_for", "wait_for_async"]
 
-PATIENCE_S = 5.0
-"""How long anybody waits for a queue before going on without, in seconds."""
+AT_ONCE_NS: Final = 5_000_000
+"""How long a drain keeps a loop to itself, in nanoseconds."""
 
 
-class Entry:
-    """One delivery that waits: an awaitable to await, or a callable that may return one.
+class Turn:
+    """The right to empty a lane, which one drain has at a time.
 
-    With no connection it is a mark: ``on_done`` is called when the drain gets there.
+    It ends once, in one atomic step: the drain gives it back, or, when the drain's loop was closed without letting it finish,
+    a successor takes it. Whoever ends it counts what was being heard then.
     """
 
-    __slots__ = ("connection", "event", "on_done", "work")
+    __slots__ = ("_open", "call", "home", "unheard")
 
-    def __init__(
-        self,
-        connection: Connection | None = None,
-        event: Event | None = None,
-        work: Any = None,
-        on_done: Callable[[], object] | None = None,
-    ) -> None:
-        self.connection = connection
-        self.event = event
-        self.work = work
-        self.on_done = on_done
+    def __init__(self) -> None:
+        self._open = [None]
+        self.home: Loop | None = None
+        self.call: Call | None = None
+        """The delivery that goes on, until it is counted as done."""
+        self.unheard = False
+        """Whether the event that is being heard has not been counted yet."""
 
-    def discard(self) -> None:
-        """Close a coroutine that will not run, which would warn otherwise."""
-        if inspect.iscoroutine(self.work):
-            self.work.close()
+    @property
+    def is_over(self) -> bool:
+        """Whether somebody has ended it."""
+        return not self._open
+
+    def is_left(self) -> bool:
+        """Tell whether the drain has to stop in the middle of a delivery."""
+        return self.home is not None and self.home.is_leaving()
+
+    def end(self) -> bool:
+        """End the turn; False when somebody else has."""
+        try:
+            self._open.pop()
+        except IndexError:
+            return False
+        return True
+
+
+_numbers: Final = itertools.count()
 
 
 class Lane:
@@ -62,29 +80,28 @@ class Lane:
 
     def __init__(self, subscription: Subscription, in_thread: bool) -> None:
         self.subscription = subscription
+        self.number = next(_numbers)
         self._in_thread = in_thread
         self._put = Tally()
         self._done = Tally()
         self._reset()
 
     def _reset(self) -> None:
-        self._entries: deque[Entry] = deque()
-        # Only ever tried, never waited for: the collector or a signal may run a put in the middle of a put.
-        self._draining = threading.Lock()
-        self._home: Loop | None = None
+        self._queue = Queue(self.subscription.limits, partial(self._drop, reason="queue_full"))
+        # Holds one item while nobody has the turn: taking it is one atomic step that never waits, because the collector or
+        # a signal may run a put in the middle of a put.
+        self._idle = [None]
+        self._turn: Turn | None = None
         self._thread: threading.Thread | None = None
-        self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._wants_room: deque[threading.Event] = deque()
+        self._turns: queue.SimpleQueue[Turn | None] = queue.SimpleQueue()
+        self._stopped = False
         self.missed_deadline = False
 
     def forget_after_fork(self) -> None:
         """Drop what the parent process will deliver."""
-        for tally in (self._put, self._done):
-            tally.unlock()
-        while self._done.value < self._put.value:
-            self._done.add()
-        for entry in self._entries:
-            entry.discard()
+        self._put.restart()
+        self._done.restart()
+        self._queue.forget()
         self._reset()
 
     @property
@@ -96,207 +113,239 @@ class Lane:
     @property
     def is_busy(self) -> bool:
         """Whether an event put now would have to wait for others."""
-        return bool(self._entries) or self._draining.locked()
+        return bool(self._queue) or not self._idle
 
-    def put(self, connection: Connection, event: Event, work: Any) -> None:
+    # -- what comes in -------------------------------------------------------------------------------------------------
+
+    def put(self, connection: Connection, event: Event, work: Any, size: int) -> None:
         """Queue one delivery and see that the lane is emptied."""
-        entry = Entry(connection, event, work)
-        if len(self._entries) >= self.subscription.limits.size and not self._make_room():
+        entry = Entry(connection, event, work, size)
+        if not self._queue.admit(size):
             entry.discard()
             self.subscription.drop("queue_full")
             return
         self._put.add()
-        self._entries.append(entry)
+        self._queue.append(entry)
         self._start()
 
     def mark(self, on_done: Callable[[], object]) -> None:
         """Call ``on_done`` when everything that is queued now has been delivered."""
-        self._entries.append(Entry(on_done=on_done))
+        self._queue.append(Entry(on_done=on_done))
         self._start()
 
-    def _make_room(self) -> bool:
-        overflow = self.subscription.limits.overflow
-        if overflow == "block" and loops.current_loop() is None:
-            room = threading.Event()
-            self._wants_room.append(room)
-            return room.wait(PATIENCE_S) or self._gave_up_waiting(room)
-        if overflow != "drop_oldest":
-            return False
-        try:
-            oldest = self._entries.popleft()
-        except IndexError:
-            return True  # it was delivered in between
-        self._drop(oldest, "queue_full")
-        return True
-
-    def _gave_up_waiting(self, room: threading.Event) -> bool:
-        try:
-            self._wants_room.remove(room)
-        except ValueError:
-            return True  # woken just now
-        return False
+    def drop_all(self, reason: str) -> None:
+        """Give up what is queued."""
+        while (entry := self._queue.take()) is not None:
+            self._drop(entry, reason)
 
     def _drop(self, entry: Entry, reason: str) -> None:
-        if entry.connection is not None:
-            entry.discard()
-            self.subscription.drop(reason)
-        self._finish(entry)
-
-    def _finish(self, entry: Entry) -> None:
-        if entry.connection is not None:
-            self._done.add()
         if entry.on_done is not None:
             entry.on_done()
-        try:
-            self._wants_room.popleft().set()
-        except IndexError:
-            pass  # nobody waits for room
-
-    def drop_all(self, reason: str) -> int:
-        """Give up what is queued; return how many events that were."""
-        dropped = 0
-        while self._entries:
-            entry = self._entries.popleft()
-            dropped += entry.connection is not None
-            self._drop(entry, reason)
-        return dropped
-
-    def _start(self) -> None:
-        if not self._draining.acquire(blocking=False) and not self._take_over():
             return
-        if self._in_thread:
-            self._wake_thread()
-        else:
-            self._spawn()
-
-    def _take_over(self) -> bool:
-        """Take the lane from a loop that was closed without a chance to finish its tasks, and with it what was being heard."""
-        if self._home is None or self._home.is_open:
-            return False
-        self._home = None
-        waiting = sum(entry.connection is not None for entry in list(self._entries))
-        for _ in range(self.pending - waiting):
-            self.subscription.drop("loop_closed")
-            self._done.add()
-        return True
+        entry.discard()
+        self.subscription.drop(reason)
+        self._done.add()
 
     def revive(self) -> None:
         """Go on with what a loop left behind that is gone."""
-        if self._entries or self.pending:
+        if self._queue or self.pending:
             self._start()
 
-    def _spawn(self) -> None:
+    # -- whose turn it is ----------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        turn = self._claim() or self._take_over()
+        if turn is None:
+            return
+        if self._in_thread:
+            self._drain_in_thread(turn)
+        else:
+            self._drain_on_a_loop(turn)
+
+    def _claim(self) -> Turn | None:
+        try:
+            self._idle.pop()
+        except IndexError:
+            return None
+        self._turn = turn = Turn()
+        return turn
+
+    def _take_over(self) -> Turn | None:
+        """Take the turn from a drain whose loop was closed without a chance to finish its tasks."""
+        turn = self._turn
+        if turn is None or turn.home is None or not turn.home.is_dead or not turn.end():
+            return None
+        self._lose(turn)
+        self._turn = successor = Turn()
+        return successor
+
+    def _end(self, turn: Turn) -> None:
+        """End a turn with the queue empty."""
+        self.missed_deadline = False
+        if turn.home is not None:
+            turn.home.on_close(self, None)
+        self._free(turn)
+        if self._queue:  # put by somebody who saw that the turn had not ended yet
+            self._start()
+
+    def _give_up(self, turn: Turn) -> None:
+        """End a turn in the middle of a delivery."""
+        if turn.end():
+            self._lose(turn)
+            self._idle.append(None)
+
+    def _free(self, turn: Turn) -> None:
+        if turn.end():
+            self._idle.append(None)
+
+    def _lose(self, turn: Turn) -> None:
+        """Count what was being heard on a loop that is gone."""
+        if turn.call is not None:
+            self.subscription.drop("loop_closed", turn.unheard + abandon(turn.call))
+            self._done.add()
+
+    # -- where it is delivered -----------------------------------------------------------------------------------------
+
+    def _drain_on_a_loop(self, turn: Turn) -> None:
         for home in (loops.current_loop(), loops.host_loop(), self.subscription.connected_loop):
-            if home is not None and home.is_running and self._spawned_on(home):
+            if home is not None and home.is_running and self._drain_on(home, turn):
                 return
         try:
-            loops.with_own_loop(self._spawned_on)
+            with_own_loop(lambda home: self._drain_on(home, turn))
         except RuntimeError:  # no new threads once the interpreter shuts down
-            anyio.run(self._drain)
+            anyio.run(self._drain, turn)
 
-    def _spawned_on(self, home: Loop) -> bool:
+    def _drain_on(self, home: Loop, turn: Turn) -> bool:
+        turn.home = home
         try:
-            self._home = home
-            home.on_close(self, self._drain_at_close)
-            home.spawn_to_the_end(self._drain)
+            home.on_close(self, partial(self._drain_at_close, home))
+            if self._queue.is_brief:
+                home.call_soon(partial(self._drain_in_callback, turn))
+            else:
+                home.spawn_to_the_end(partial(self._drain, turn))
         except LoopClosed:
             return False
         return True
 
-    async def _drain(self) -> None:
-        while True:
-            try:
-                while self._entries:
-                    await self._deliver(self._entries.popleft())
-                self.missed_deadline = False
-                if self._home is not None:
-                    self._home.on_close(self, None)
-            finally:
-                self._release()
-            if not self._entries or not self._draining.acquire(blocking=False):
-                return
+    def _drain_in_callback(self, turn: Turn) -> None:
+        """Deliver where nothing can be awaited, at a third of what a task costs; go on elsewhere when that does not do."""
+        if _run_now(self._drain(turn, in_callback=True)) and turn.home is not None and not self._drain_on(turn.home, turn):
+            self._give_up(turn)
 
-    async def _drain_at_close(self) -> None:
-        """Wait until the lane is empty on a loop that shuts down; what is not delivered in time is dropped."""
-        if self._home is None or not self._home.is_here:
-            return
-        drains_here = self._draining.acquire(blocking=False)
+    async def _drain(self, turn: Turn, *, in_callback: bool = False) -> bool:
+        """Deliver what waits until nothing does; in a callback return True when there is more that cannot be done there."""
+        until = time.perf_counter_ns() + AT_ONCE_NS
         try:
-            if drains_here:  # the drain was cancelled, and trio takes no new tasks here
-                while self._entries:
-                    await self._deliver(self._entries.popleft())
+            while not turn.is_over and (entry := self._queue.take()) is not None:
+                if in_callback and not entry.is_brief:
+                    self._queue.put_back(entry)
+                    return True
+                await self._deliver(turn, entry)
+                if turn.home is None or time.perf_counter_ns() < until:
+                    continue
+                if in_callback:
+                    return True
+                await cancel_shielded_checkpoint()  # emitters in other threads may never let the queue become empty
+                until = time.perf_counter_ns() + AT_ONCE_NS
+        except BaseException:
+            self._give_up(turn)
+            raise
+        self._end(turn)
+        return False
+
+    async def _drain_at_close(self, home: Loop) -> None:
+        """Empty the lane while its loop shuts down; what is not delivered in time is dropped."""
+        turn = self._claim()
+        if turn is None and (self._turn is None or self._turn.home is not home):
+            return
+        try:
+            if turn is not None:  # the drain was cancelled, and trio takes no new tasks here
+                turn.home = home
+                await self._drain(turn)
             else:
                 empty = loops.Wakeup()
                 self.mark(empty.set)
                 await empty.wait()
-        finally:
+        except BaseException:
             self.drop_all("loop_closed")
-            if drains_here:
-                self._release()
+            raise
 
-    def _release(self) -> None:
-        try:
-            self._draining.release()
-        except RuntimeError:
-            pass  # the drain was cancelled before its first step, or its loop is gone
+    # -- one delivery --------------------------------------------------------------------------------------------------
 
-    async def _deliver(self, entry: Entry) -> None:
-        if entry.connection is None or entry.event is None:
-            self._finish(entry)
+    async def _deliver(self, turn: Turn, entry: Entry) -> None:
+        if entry.on_done is not None:
+            entry.on_done()
             return
+        assert entry.connection is not None
+        assert entry.event is not None
         call: Call = [entry.connection.subscription, None]
+        turn.call = call
         set_current(entry.event.run)
         set_call(call)
-        try:
-            await self._hear(entry.connection, entry.event, entry.work)
-            while deferred := next_deferred(call):
-                connection, sender, event = deferred
-                await self._hear(connection, event, partial(connection.receiver, sender, event=event))
-        finally:
-            self._finish(entry)
+        await self._hear(turn, entry.connection, entry.event, entry.work)
+        while deferred := next_deferred(call):
+            connection, sender, event = deferred
+            await self._hear(turn, connection, event, partial(connection.receiver, sender, event=event))
+        turn.call = None
+        self._done.add()
 
-    async def _hear(self, connection: Connection, event: Event, work: Any) -> None:
+    async def _hear(self, turn: Turn, connection: Connection, event: Event, work: Any) -> None:
+        turn.unheard = True
         try:
-            result = work() if callable(work) else work
-            if inspect.isawaitable(result):
-                await (loops.run_elsewhere(result) if self._in_thread else result)
-        except KeyboardInterrupt:
+            await hear(connection, event, partial(_call_and_wait, work) if self._in_thread else work, turn.is_left)
+        except KeyboardInterrupt:  # counted
+            turn.unheard = False
             raise
-        except BaseException as error:
-            if loops.is_being_cancelled():
-                self.subscription.drop("loop_closed")
-                raise
-            connection.subscription.fail(event, error)
-        else:
-            if result is not UNCOUNTED:
-                next(connection.delivered)
+        turn.unheard = False
 
-    def _wake_thread(self) -> None:
+    # -- a thread of its own -------------------------------------------------------------------------------------------
+
+    def _drain_in_thread(self, turn: Turn) -> None:
+        self._turns.put(turn)
         if self._thread is None:
-            thread = threading.Thread(target=self._serve_in_thread, name=f"tracebus {self.subscription.name}", daemon=True)
+            self._thread = threading.Thread(target=self._serve, name=f"tracebus {self.subscription.name}", daemon=True)
             try:
-                thread.start()
+                self._thread.start()
             except RuntimeError:  # no new threads once the interpreter shuts down
-                self._drain_here()
+                self._thread = None
+                self._serve_what_is_there()
+
+    def _serve(self) -> None:
+        while not self._stopped and (turn := self._turns.get()) is not None:
+            _run_now(self._drain(turn))
+        # Whoever puts a turn looks for a thread afterwards: either sees that there is none, or is served here.
+        self._thread = None
+        self._serve_what_is_there()
+
+    def _serve_what_is_there(self) -> None:
+        while True:
+            try:
+                turn = self._turns.get_nowait()
+            except queue.Empty:
                 return
-            self._thread = thread
-        self._wake.put(True)
-
-    def _serve_in_thread(self) -> None:
-        while self._wake.get():
-            self._drain_here()
-
-    def _drain_here(self) -> None:
-        drain = self._drain()
-        try:
-            drain.send(None)  # nothing suspends in a thread
-        except StopIteration:
-            pass
+            if turn is not None:
+                _run_now(self._drain(turn))
 
     def stop(self) -> None:
         """End the lane's thread once it is empty."""
-        if self._thread is not None:
-            self._wake.put(False)
+        self._stopped = True
+        self._turns.put(None)
+
+
+def _call_and_wait(work: Callable[[], Any]) -> object:
+    result = work()
+    if inspect.isawaitable(result):
+        run_elsewhere(result)
+    return result
+
+
+def _run_now(coroutine: Coroutine[Any, Any, bool]) -> bool:
+    """Run a coroutine that never suspends, and return what it returns."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return bool(end.value)
+    raise AssertionError("it suspended")
 
 
 def _all_lanes() -> list[Lane]:
@@ -317,24 +366,44 @@ def busy_lanes() -> list[Lane]:
     return [lane for lane in _all_lanes() if lane.pending]
 
 
-def wait_for(waiting: list[Lane], timeout_s: float) -> list[Lane]:
-    """Block until what is queued now on these lanes was delivered, for ``timeout_s`` seconds; return those that failed."""
+class Pending(Protocol):
+    """What can be waited for: a lane, or one delivery in a task."""
+
+    @property
+    def subscription(self) -> Subscription:
+        """Whose it is."""
+        ...
+
+    @property
+    def pending(self) -> int:
+        """How many events wait or are being delivered."""
+        ...
+
+    def mark(self, on_done: Callable[[], object]) -> None:
+        """Call ``on_done`` when what is pending now has been delivered."""
+
+
+P = TypeVar("P", bound=Pending)
+
+
+def wait_for(waiting: Sequence[P], timeout_s: float) -> list[P]:
+    """Block until what is pending now was delivered, for ``timeout_s`` seconds; return those that failed."""
     deadline = time.monotonic() + timeout_s
-    marks = [(lane, threading.Event()) for lane in waiting]
-    for lane, reached in marks:
-        lane.mark(reached.set)
-    return [lane for lane, reached in marks if not reached.wait(max(0.0, deadline - time.monotonic()))]
+    marks = [(one, Latch()) for one in waiting]
+    for one, reached in marks:
+        one.mark(reached.set)
+    return [one for one, reached in marks if not reached.wait(max(0.0, deadline - time.monotonic()))]
 
 
-async def wait_for_async(waiting: list[Lane], timeout_s: float) -> list[Lane]:
-    """Await until what is queued now on these lanes was delivered, for ``timeout_s`` seconds; return those that failed."""
-    marks = [(lane, loops.Wakeup()) for lane in waiting]
-    for lane, reached in marks:
-        lane.mark(reached.set)
+async def wait_for_async(waiting: Sequence[P], timeout_s: float) -> list[P]:
+    """Await until what is pending now was delivered, for ``timeout_s`` seconds; return those that failed."""
+    marks = [(one, loops.Wakeup()) for one in waiting]
+    for one, reached in marks:
+        one.mark(reached.set)
     with anyio.move_on_after(timeout_s):
         for _, reached in marks:
             await reached.wait()
-    return [lane for lane, reached in marks if not reached.is_set()]
+    return [one for one, reached in marks if not reached.is_set()]
 
 
 def _forget_after_fork() -> None:

@@ -7,9 +7,11 @@ are among them: what has to wait, and where, matters to those who subscribe asyn
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["copy", "fnmatch", "lanes", "logging", "loops", "payload", "to_thread", "uuid"]
+__all__ = ["awaiting", "copy", "fnmatch", "lanes", "logging", "loops", "ownloop", "payload", "to_thread", "uuid"]
 
 
 class _Late:
@@ -32,13 +34,27 @@ if TYPE_CHECKING:
 
     from anyio import to_thread
 
-    from . import lanes, loops, payload
+    from . import awaiting, lanes, loops, ownloop, payload
 else:
+    awaiting = _Late("tracebus.awaiting")
     copy = _Late("copy")
     fnmatch = _Late("fnmatch")
     lanes = _Late("tracebus.lanes")
     logging = _Late("logging")
     loops = _Late("tracebus.loops")
+    ownloop = _Late("tracebus.ownloop")
     payload = _Late("tracebus.payload")
     to_thread = _Late("anyio.to_thread")
     uuid = _Late("uuid")
+
+
+def _finish_imports() -> None:
+    """Wait for the threads that are just importing one of these: a forked child would have half of it, locked for ever."""
+    for name in ("asyncio", "trio", *(late._name for late in globals().values() if isinstance(late, _Late))):
+        spec = getattr(sys.modules.get(name), "__spec__", None)
+        if getattr(spec, "_initializing", False):
+            importlib.import_module(name)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(before=_finish_imports)

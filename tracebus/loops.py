@@ -1,5 +1,5 @@
-"""Where queued deliveries run: the event loop of this thread, of another one, or tracebus's own. The only module that
-tells asyncio from trio.
+"""Where deliveries run: event loops, this thread's or another's. The only module that tells asyncio from trio; tracebus's own
+loop, for threads that have none, is in ``ownloop``.
 
 Neither backend is imported here: whoever runs a loop has imported it.
 """
@@ -11,13 +11,13 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextvars import Context
+from functools import partial
 from typing import Any, TypeAlias
 
 import anyio
 from anyio._core._eventloop import threadlocals
-from anyio.lowlevel import current_token
 
 __all__ = [
     "Loop",
@@ -26,18 +26,27 @@ __all__ = [
     "current_loop",
     "host_loop",
     "is_being_cancelled",
-    "run_elsewhere",
-    "with_own_loop",
 ]
 
-Job: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+Job: TypeAlias = Callable[[], Coroutine[Any, Any, object]]
 
 LAST_WORDS_S = 1.0
 """How long a closing loop may go on with what is queued on it, in seconds."""
 
+_TASKS_ARE_EAGER = sys.version_info >= (3, 12)
+
 
 class LoopClosed(Exception):
     """The loop has ended; what was meant for it must go elsewhere."""
+
+
+class _Guest:
+    """What is ours in a loop and knows it. It belongs to the loop and is freed with it, also when nobody closes that."""
+
+    def __init__(self) -> None:
+        self.guard: AsyncGenerator[None, None] | None = None
+        self.tasks: set[Any] = set()
+        self.outliving: set[Any] = set()
 
 
 class Loop:
@@ -47,11 +56,15 @@ class Loop:
         self._reference = weakref.ref(native)  # the loop keeps us alive; we must not keep the loop
         self.is_asyncio: bool = hasattr(native, "create_task")
         self._thread = threading.get_ident()
-        self._tasks: set[Any] = set()
-        self._outliving: set[Any] = set()
         self._farewells: dict[object, Job] = {}
         self._closed = False
-        self._guard: AsyncGenerator[None, None] | None = None
+        guest = _Guest()
+        self._guest = weakref.ref(guest)
+        self._kept: _Guest | None = None
+        try:
+            native._tracebus = guest
+        except AttributeError:  # trio's has no room, but never ends without finishing its async generators
+            self._kept = guest
 
     @property
     def _native(self) -> Any:
@@ -60,38 +73,60 @@ class Loop:
     @property
     def is_here(self) -> bool:
         """Whether this thread runs the loop."""
+        if self.is_asyncio:
+            return _asyncio_loop() is self._native
         return threading.get_ident() == self._thread
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether nothing that was started in the loop will ever go on."""
+        native = self._native
+        return native is None or (native.is_closed() if self.is_asyncio else self._closed)
 
     @property
     def is_open(self) -> bool:
         """Whether the loop can still take work, now or when it runs again."""
-        native = self._native
-        return native is not None and not self._closed and not (self.is_asyncio and native.is_closed())
+        return not self._closed and not self.is_dead
 
     @property
     def is_running(self) -> bool:
         """Whether the loop takes work now."""
-        return self.is_open and (not self.is_asyncio or self._native.is_running())
+        native = self._native
+        if native is None or self._closed:
+            return False
+        return not self.is_asyncio or native.is_running()
+
+    def is_leaving(self) -> bool:
+        """Tell whether what runs here has to stop, in the middle of whatever it does: the loop is closing, or gone."""
+        return not self.is_running or is_being_cancelled()
 
     def call_soon(self, callback: Callable[[], object]) -> None:
-        """Call ``callback`` in the loop's thread, from any thread; raise LoopClosed when the loop has ended."""
+        """Call ``callback``, which must not raise, in the loop's thread and a clean context, from any thread.
+
+        Raises LoopClosed when the loop has ended.
+        """
         native = self._native
         if native is None or not self.is_open:
             raise LoopClosed
-        schedule = native.call_soon_threadsafe if self.is_asyncio else native.run_sync_soon
         try:
-            schedule(callback)
+            if not self.is_asyncio:
+                native.run_sync_soon(Context().run, callback)
+            elif self.is_here:
+                native.call_soon(callback, context=Context())
+            else:
+                native.call_soon_threadsafe(callback, context=Context())
         except RuntimeError:  # trio.RunFinishedError is one
             self._closed = True
             raise LoopClosed from None
 
-    def spawn(self, job: Job, context: Context | None = None, on_end: Callable[[], object] | None = None) -> None:
+    def begin(self, job: Job, context: Context | None = None, on_end: Callable[[], object] | None = None) -> None:
         """Run ``job``, which must not raise, in a task of its own: in a clean context unless one is given.
 
-        ``on_end`` is called afterwards, also when asyncio cancels the task before its first step.
+        In the loop's own thread, from Python 3.12 on, it has begun when this returns. ``on_end`` is called afterwards, also
+        when asyncio cancels the task before its first step.
         """
         clean = context or Context()
-        self._here(lambda: self._start(job, clean, on_end))
+        self._here(lambda: self._begin(job, clean, on_end))
 
     def spawn_to_the_end(self, job: Job) -> None:
         """Run ``job`` in a clean context, and let it go on for a second when the loop cancels its tasks to close."""
@@ -110,46 +145,73 @@ class Loop:
 
         self.call_soon(start_if_open)
 
-    def _start(self, job: Job, context: Context, on_end: Callable[[], object] | None = None) -> Any:
+    def _begin(self, job: Job, context: Context, on_end: Callable[[], object] | None) -> None:
         if not self.is_asyncio:
-            try:
-                return sys.modules["trio"].lowlevel.spawn_system_task(job, context=context)
-            except RuntimeError:  # trio finishes async generators when it takes no more tasks
-                raise LoopClosed from None
-        task = self._native.create_task(job(), context=context)
-        self._tasks.add(task)  # the loop itself keeps only a weak reference
-        task.add_done_callback(self._tasks.discard)
+            self._start_in_trio(job, context)
+            return
+        native = self._native
+        if _TASKS_ARE_EAGER and native.is_running():
+            task = sys.modules["asyncio"].Task(job(), loop=native, context=context, eager_start=True)
+            if task.done():
+                return
+        else:
+            task = native.create_task(job(), context=context)
+        self._keep(task)
         if on_end is not None:
             task.add_done_callback(lambda _: on_end())
-        return task
+
+    def _keep(self, task: Any) -> None:
+        guest = self._guest()
+        if guest is not None:
+            guest.tasks.add(task)  # the loop itself keeps only a weak reference
+            task.add_done_callback(guest.tasks.discard)
+
+    def _start_in_trio(self, job: Job, context: Context) -> None:
+        try:
+            sys.modules["trio"].lowlevel.spawn_system_task(job, context=context)
+        except RuntimeError:  # trio finishes async generators when it takes no more tasks
+            raise LoopClosed from None
 
     def _start_to_the_end(self, job: Job) -> None:
+        guest = self._guest()
+        if guest is None:
+            raise LoopClosed
         if self.is_asyncio:
-            # What asyncio does not know (see "Task lifetime support" in its documentation), it does not cancel.
-            task = self._start(job, Context())
-            sys.modules["asyncio.tasks"]._unregister_task(task)
-            self._outliving.add(task)
-            task.add_done_callback(self._outliving.discard)
+            self._start_unknown(job, guest)
             return
         scope = anyio.CancelScope(shield=True)
-        self._outliving.add(scope)
+        guest.outliving.add(scope)
 
         async def shielded() -> None:
             with scope:
                 await job()
-            self._outliving.discard(scope)
+            guest.outliving.discard(scope)
 
-        self._start(shielded, Context())
-        if len(self._outliving) == 1:
-            self._start(self._set_deadlines_at_close, Context())
+        self._start_in_trio(shielded, Context())
+        if len(guest.outliving) == 1:
+            self._start_in_trio(partial(self._set_deadlines_at_close, guest), Context())
 
-    async def _set_deadlines_at_close(self) -> None:
+    def _start_unknown(self, job: Job, guest: _Guest) -> None:
+        """Start a task that asyncio does not know (see "Task lifetime support" in its documentation) and does not cancel."""
+
+        async def to_the_end() -> None:
+            try:
+                await job()
+            finally:
+                guest.outliving.discard(task)
+
+        task = self._native.create_task(to_the_end(), context=Context())
+        sys.modules["asyncio.tasks"]._unregister_task(task)
+        task._log_destroy_pending = False  # what it had not done is counted when the loop is gone
+        guest.outliving.add(task)
+
+    async def _set_deadlines_at_close(self, guest: _Guest) -> None:
         """Give the shielded jobs a second more once trio cancels its system tasks."""
         try:
-            while self._outliving:
+            while guest.outliving:
                 await anyio.sleep(LAST_WORDS_S)
         finally:
-            for scope in self._outliving:
+            for scope in guest.outliving:
                 scope.deadline = anyio.current_time() + LAST_WORDS_S
 
     def cancel_count(self) -> int:
@@ -176,11 +238,12 @@ class Loop:
 
         Both backends finish the async generators that were started in them when they shut down, after the tasks.
         """
-        if getattr(self._native, "_asyncgens_shutdown_called", False):
+        guest = self._guest()
+        if guest is None or getattr(self._native, "_asyncgens_shutdown_called", False):
             return  # too late: asyncio is at the very end of the loop
-        self._guard = self._until_closed()
+        guest.guard = self._until_closed()
         try:
-            self._guard.__anext__().send(None)
+            guest.guard.__anext__().send(None)
         except StopIteration:
             pass
 
@@ -191,8 +254,10 @@ class Loop:
             with anyio.move_on_after(LAST_WORDS_S, shield=True):
                 for job in list(self._farewells.values()):
                     await job()
-            for task in list(self._outliving) if self.is_asyncio else ():
-                task.cancel()
+            guest = self._guest()
+            if self.is_asyncio and guest is not None:
+                for task in list(guest.outliving):
+                    task.cancel()
             self.close()
 
 
@@ -212,13 +277,21 @@ def current_loop() -> Loop | None:
 
 
 def _native_loop() -> Any:
-    if "trio" not in sys.modules:  # anyio's question costs a microsecond
-        return sys.modules["asyncio"]._get_running_loop() if "asyncio" in sys.modules else None
-    try:
-        return current_token().native_token
-    except RuntimeError:  # anyio.NoEventLoopError is one; a callback of an asyncio loop is in no task, and yet in the loop
-        asyncio = sys.modules.get("asyncio")
-        return None if asyncio is None else asyncio._get_running_loop()
+    trio = sys.modules.get("trio.lowlevel")
+    if trio is None or not hasattr(trio, "in_trio_task"):  # another thread may be just importing it
+        return _asyncio_loop()
+    if trio.in_trio_task():
+        return trio.current_trio_token()
+    native = _asyncio_loop()  # whose guest trio may be
+    if native is None and trio.in_trio_run():  # a callback or a signal handler: in no task, and yet in the loop
+        return trio.current_trio_token()
+    return native
+
+
+def _asyncio_loop() -> Any:
+    events = sys.modules.get("asyncio.events")
+    ask = getattr(events, "_get_running_loop", None)  # another thread may be just importing it
+    return None if ask is None else ask()
 
 
 def is_being_cancelled() -> bool:
@@ -266,77 +339,8 @@ def host_loop() -> Loop | None:
     return None if token is None else _of_native.get(token.native_token)
 
 
-class _OwnLoop:
-    """A daemon thread with an event loop, for threads that have none. Started when first needed."""
-
-    def __init__(self) -> None:
-        self._ready = threading.Event()
-        self._loop: Loop | None = None
-        self._early: list[Callable[[Loop], object]] = []
-        self._thread = threading.Thread(target=anyio.run, args=(self._serve,), name="tracebus-loop", daemon=True)
-        self._thread.start()
-
-    def call(self, use: Callable[[Loop], object]) -> None:
-        """Call ``use`` with the loop once it runs."""
-        if self._loop is None and threading.current_thread() is self._thread:
-            self._early.append(use)  # the collector, or a subscriber, in the thread that makes the loop
-            return
-        self._ready.wait()
-        assert self._loop is not None
-        use(self._loop)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether another one is needed."""
-        return self._loop is not None and not self._loop.is_open
-
-    async def _serve(self) -> None:
-        loop = current_loop()
-        assert loop is not None
-        self._loop = loop
-        self._ready.set()
-        for use in self._early:
-            use(loop)
-        await anyio.sleep_forever()
-
-
-_own: _OwnLoop | None = None
-_own_lock = threading.RLock()
-
-
-def with_own_loop(use: Callable[[Loop], object]) -> None:
-    """Call ``use`` with tracebus's own loop, starting its thread when it does not run yet."""
-    global _own
-    with _own_lock:  # never held while waiting: the new thread may come here, too
-        if _own is None or _own.is_over:
-            _own = _OwnLoop()
-        own = _own
-    own.call(use)
-
-
-async def run_elsewhere(awaitable: Awaitable[object]) -> None:
-    """Run ``awaitable`` on tracebus's own loop and block this thread until it is done; raise what it raised."""
-    done = threading.Event()
-    raised: list[BaseException] = []
-
-    async def run() -> None:
-        try:
-            await awaitable
-        except BaseException as error:
-            raised.append(error)
-        finally:
-            done.set()
-
-    with_own_loop(lambda loop: loop.spawn(run))
-    done.wait()
-    if raised:
-        raise raised[0]
-
-
 def _forget_after_fork() -> None:
-    # Threads do not survive a fork, nor do their loops; a lock that one of them held would never be released.
-    global _own, _own_lock
-    _own, _own_lock = None, threading.RLock()
+    # Threads do not survive a fork, nor do their loops.
     for loop in list(_of_native.values()):
         loop.close()
     _of_native.clear()

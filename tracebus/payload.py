@@ -72,6 +72,7 @@ __all__ = [
     "preview",
     "printable",
     "sanitize",
+    "sized_snapshot",
     "snapshot",
     "text_of",
 ]
@@ -103,12 +104,18 @@ def snapshot(value: object, limits: Limits = DEFAULT_LIMITS) -> JSON:
     For the thread that emits: a few microseconds for a few messages, at most 5 ms for anything that is not
     slow to say its own ``repr``, and it never raises. Secrets stay in it.
     """
+    return sized_snapshot(value, limits)[0]
+
+
+def sized_snapshot(value: object, limits: Limits = DEFAULT_LIMITS) -> tuple[JSON, int]:
+    """Return a ``snapshot`` of ``value`` and how many bytes it is about."""
     if type(value) is str and value.isascii() and len(value) <= limits.characters and len(value) * 6 <= limits.size:
-        return value
+        return value, len(value)
     try:
-        return _Copier(limits, limits.size).copy(value, 0)
+        copier = _Copier(limits, limits.size)
+        return copier.copy(value, 0), limits.size - copier.room
     except Exception:  # no stack or no memory left: the app's trouble, which a record of it must not add to
-        return _UNREADABLE
+        return _UNREADABLE, len(_UNREADABLE)
 
 
 def sanitize(value: object, redactor: Redactor | None = None, limits: Limits = DEFAULT_LIMITS) -> JSON:

@@ -203,7 +203,10 @@ class Run:
     _token_count: int = 0
     _text: list[str] | None = None
     _wants_output: bool = True
-    _said: Run | None = None
+    _said: Run | None = None  # a copy of now, made when an event is queued; the next two are the copy's
+    _size: int = 0
+    _kept_by: set[int] | None = None
+    _thread: int  # in which it started
     _queued_on: set[Lane] | None
     _seen: tuple[Run, ...] = ()  # what was current in frameworks when it started
 

@@ -46,7 +46,6 @@ from .late import fnmatch, loops
 from .notebooks import site_of_caller
 from .runs import Run, next_seq, wall_now
 from .subscriptions import (
-    UNCOUNTED,
     Connection,
     Delivery,
     Overflow,
@@ -405,7 +404,8 @@ def subscribe(
     sender: Any = ANY,
     delivery: Delivery | None = None,
     raise_error: bool = False,
-    queue_size: int = 10_000,
+    queue_size: int = QueueLimits().events,
+    queue_bytes: int = QueueLimits().size,
     overflow: Overflow = "drop_oldest",
     within: Run | None = None,
 ) -> Subscription:
@@ -414,21 +414,24 @@ def subscribe(
     Hooks are names, signals or patterns such as ``"llm_*"``; all when none is given. ``sender`` is a traced callable or
     the name of a ``trace()`` block, ``within`` a run: only it and what is nested in it is heard. ``delivery`` is
     ``"inline"`` or ``"thread"`` for sync callables, ``"await"`` for async ones, ``"background"`` for both; by default
-    sync ones are called in place and async ones awaited. A ``"background"`` queue holds ``queue_size`` events.
+    sync ones are called in place and async ones awaited. A queue holds ``queue_size`` events and about
+    ``queue_bytes`` of what they say; ``overflow`` is ``"drop_oldest"``, ``"drop_newest"``, or ``"block"``, with which sync
+    code outside of a loop waits for room, at most five seconds.
 
     Raises SubscriberError when ``fn`` is not callable, UnknownHookError and ArgumentError for the rest.
     """
     check_callable(fn)
     _check_delivery(fn, delivery, raise_error)
     wanted = HOOKS.matching(*hooks)
-    limits = QueueLimits(queue_size, overflow)
+    limits = QueueLimits(queue_size, queue_bytes, overflow)
     subscription = Subscription(fn, delivery=delivery, raise_error=raise_error, limits=limits, disconnect=close_subscription)
     subscription.site = site_of_caller(fn)
     subscription.connected_loop = loops.current_loop()
     connection = connect_receiver(subscription, fn, sender, sender_key(sender))
     if within is not None:
         connection.key = subscription  # the same function may be subscribed within another run, too
-        connection.call, connection.post = _within(within, connection.call), _within(within, connection.post)
+        connection.within = within
+        connection.is_plain = connection.is_brief = False  # those are called without looking
     for hook in wanted:
         hook.add(connection)
     return subscription
@@ -441,16 +444,6 @@ def _check_delivery(fn: Receiver, delivery: Delivery | None, raise_error: bool) 
         raise ArgumentError(f"delivery={delivery!r} is not for {kind} subscribers such as {fn!r}: choose one of {choices}")
     if raise_error and delivery == "background":
         raise ArgumentError("raise_error needs a subscriber that is called in place or awaited, not delivery='background'")
-
-
-def _within(ancestor: Run, hear: Callable[..., Any]) -> Callable[..., Any]:
-    def hear_if_within(sender: Any, event: Event) -> Any:
-        run = event.run
-        while run is not None and run is not ancestor:
-            run = run.parent
-        return UNCOUNTED if run is None else hear(sender, event)
-
-    return hear_if_within
 
 
 def close_subscription(subscription: Subscription) -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import functools
 import inspect
-import itertools
 import opcode
 import os
 import time
 import types
 import weakref
-from _thread import RLock  # threading would be a twentieth of what importing tracebus takes
-from collections.abc import Callable
+from _thread import get_ident  # threading would be a twentieth of what importing tracebus takes
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Self, TypeAlias, get_args
 
+from .counts import SubscriberStats, Tally, Timing, drops
 from .errors import ArgumentError, SubscriberError
+from .events import Failed
 from .late import logging
+from .runs import Run, is_inside
 
 if TYPE_CHECKING:
     from .events import Event
@@ -28,11 +30,13 @@ __all__ = ["Delivery", "Overflow", "QueueLimits", "Receiver", "SubscriberStats",
 
 Delivery: TypeAlias = Literal["inline", "thread", "await", "background"]
 Callers: TypeAlias = "dict[int, list[Any]]"
-"""For each thread that ever called a sync subscriber: whether it is being called there, and what waits for its return."""
+"""For each thread that ever called a sync subscriber: whether it is being called there, and what waits for its return. It is
+True in a call that ``called`` counts, LATE in one of what has waited."""
+LATE: Final = "late"
 Overflow: TypeAlias = Literal["drop_oldest", "drop_newest", "block"]
 
 LOG_EVERY_S: Final = 60.0
-"""How often failures of one type are logged for one subscription, in seconds."""
+"""How often failures of one type, and drops, are logged for one subscription, in seconds."""
 
 
 class Receiver(Protocol):
@@ -43,59 +47,22 @@ class Receiver(Protocol):
 
 
 class QueueLimits(NamedTuple):
-    """How many events may wait for one subscriber, and what gives way when there are more."""
+    """How much may wait for one subscriber, and what gives way when there is more."""
 
-    size: int = 10_000
+    events: int = 10_000
+    size: int = 32 * 1024 * 1024
+    """Bytes of what the events say, about."""
     overflow: Overflow = "drop_oldest"
 
     def checked(self) -> QueueLimits:
         """Return the limits; raise ArgumentError naming the choices when they make no sense."""
-        if not isinstance(self.size, int) or self.size < 1:
-            raise ArgumentError(f"queue_size must be a whole number of events, at least 1, not {self.size!r}")
+        for name, value, unit in (("queue_size", self.events, "events"), ("queue_bytes", self.size, "bytes")):
+            if not isinstance(value, int) or value < 1:
+                raise ArgumentError(f"{name} must be a whole number of {unit}, at least 1, not {value!r}")
         if self.overflow not in get_args(Overflow):
             choices = ", ".join(get_args(Overflow))
             raise ArgumentError(f"unknown overflow policy {self.overflow!r}: choose one of {choices}")
         return self
-
-
-class SubscriberStats(NamedTuple):
-    """What became of the events that matched one subscription, in events."""
-
-    name: str
-    delivery: str
-    matched: int
-    delivered: int
-    failed: int
-    dropped: dict[str, int]
-    pending: int
-
-
-class Tally:
-    """Count without a lock: advancing an ``itertools.count`` is one atomic step, ``+=`` is three."""
-
-    __slots__ = ("_lock", "_reads", "add", "steps")
-
-    def __init__(self) -> None:
-        self.steps = itertools.count()  # next() of it counts, too, and is what the hot path does
-        self._reads = 0
-        self._lock = RLock()
-        self.add: Callable[[], int] = self.steps.__next__
-
-    def unlock(self) -> None:
-        """Take a new lock, in a forked child."""
-        self._lock = RLock()
-
-    @property
-    def value(self) -> int:
-        """How often ``add`` was called. Reading is a step too, so the reads are subtracted."""
-        with self._lock:
-            seen = next(self.steps) - self._reads
-            self._reads += 1
-            return seen
-
-
-drops: Final = Tally()
-"""Every event dropped in this process, for ``flush``."""
 
 
 class Connection:
@@ -103,21 +70,27 @@ class Connection:
 
     ``call`` is for async emitters, ``post`` for sync ones; both take ``(sender, event)``. They return None when the event
     was heard, UNCOUNTED when it will be, or an awaitable. Decided once here, so that an emission only calls.
+
+    Whoever emits counts, once an event and before anything else: in ``called`` what is called in place and mostly ends there,
+    with ``matched`` the rest, whose outcome is counted by whoever calls the receiver.
     """
 
     __slots__ = (
         "call",
+        "called",
         "callers",
         "delivered",
         "is_async",
         "is_brief",
         "is_plain",
         "key",
+        "matched",
         "post",
         "receiver",
         "sender",
         "sender_key",
         "subscription",
+        "within",
     )
 
     def __init__(
@@ -126,7 +99,9 @@ class Connection:
         self.subscription = subscription
         self.key = subscription.key
         self.receiver = receiver
-        self.delivered = subscription.delivered.steps
+        self.called = subscription.called.steps
+        self.matched = subscription.matched.add
+        self.delivered = subscription.delivered.add
         self.callers = subscription.callers
         self.sender = sender  # kept, so that its id, which is the key, stays its own
         self.sender_key = sender_key
@@ -134,6 +109,31 @@ class Connection:
         self.is_plain = not self.is_async
         self.is_brief = self.is_async and is_brief(receiver)
         self.call = self.post = by_position(receiver)
+        self.within: Run | None = None
+
+    def hears(self, event: Event) -> bool:
+        """Tell whether the event is of the run that the subscriber listens to, or nested in it."""
+        return self.within is None or is_inside(event.run, self.within)
+
+    def post_timed(self, sender: object, event: Event) -> Any:
+        """Call ``post`` and note how long it took."""
+        began = time.perf_counter_ns()
+        result = self.post(sender, event)
+        self.subscription.timing.add(time.perf_counter_ns() - began)
+        return result
+
+    def not_ended_by_call(self) -> None:
+        """Count as matched what was counted as called: it has failed, or is awaited yet."""
+        self.subscription.passed_on.add()
+        self.matched()
+
+    def failed(self, event: Event, error: BaseException) -> BaseException | None:
+        """Count and report a failure; return it when the emitter is to see it. An interrupt is the app's: it goes on up."""
+        self.subscription.fail(event, error)
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+        # Where the app is failing already, its own exception wins.
+        return error if self.subscription.raise_error and not isinstance(event, Failed) else None
 
 
 UNCOUNTED: Final = object()
@@ -165,53 +165,72 @@ class Subscription:
         self.delivery = delivery
         self.raise_error = raise_error
         self.limits = (limits or QueueLimits()).checked()
+        self.called = Tally()
+        self.passed_on = Tally()
+        self.matched = Tally()
         self.delivered = Tally()
         self.failed = Tally()
         self.dropped: dict[str, Tally] = {}
-        self.begun = Tally()
-        self.ended = Tally()
+        self.timing = Timing()
         self.lane: Lane | None = None
         self.callers: Callers = {}
         self.connected_loop: Loop | None = None
         self.site: CellSite | None = None
         self._disconnect = disconnect
-        self._logged: dict[type[BaseException], float] = {}
+        self._logged: dict[object, float] = {}
         key_in_known = id(self)
         _known[key_in_known] = weakref.ref(self, lambda _: _known.pop(key_in_known, None))
 
     @property
     def stats(self) -> SubscriberStats:
         """Say what became of the events so far: ``matched == delivered + failed + dropped + pending``."""
-        delivered, failed = self.delivered.value, self.failed.value
+        in_call = sum(call[0] is True for call in list(self.callers.values()))
+        ended_by_call = self.called.value - self.passed_on.value
+        delivered, failed = self.delivered.value + ended_by_call - in_call, self.failed.value
         dropped = {reason: tally.value for reason, tally in list(self.dropped.items())}
-        ended = self.ended.value  # read before what has begun, so that the difference is never negative
-        pending = self.begun.value - ended + (0 if self.lane is None else self.lane.pending)
-        matched = delivered + failed + sum(dropped.values()) + pending
-        delivery = self.delivery or "default"
-        return SubscriberStats(self.name, delivery, matched, delivered, failed, dropped, pending)
+        matched = self.matched.value + ended_by_call  # read last, so that what is pending is never negative
+        pending = matched - delivered - failed - sum(dropped.values())
+        timing, delivery = self.timing, self.delivery or "default"
+        return SubscriberStats(self.name, delivery, matched, delivered, failed, dropped, pending, timing.mean_s, timing.max_s)
 
-    def drop(self, reason: str) -> None:
-        """Count an event that will not be delivered."""
-        self.dropped.setdefault(reason, Tally()).add()
-        drops.add()
+    def drop(self, reason: str, events: int = 1) -> None:
+        """Count events that will not be delivered, and warn of them once a minute."""
+        if not events:
+            return
+        tally = self.dropped.setdefault(reason, Tally())
+        for _ in range(events):
+            tally.add()
+            drops.add()
+        if self._may_log(drops):
+            _report(self._warn_of_drops)
+
+    def _warn_of_drops(self) -> None:
+        dropped = ", ".join(f"{tally.value} ({reason})" for reason, tally in list(self.dropped.items()))
+        logging.getLogger("tracebus").warning(
+            "subscriber %s has lost events: %s so far. It is too slow, hangs, or its loop has closed; stats() has the counts "
+            "(more is counted, and logged once a minute)",
+            self.name,
+            dropped,
+        )
 
     def fail(self, event: Event, error: BaseException) -> None:
-        """Count, log and announce that the subscriber raised ``error`` on ``event``."""
+        """Count, log and announce that the subscriber raised ``error`` on ``event``; an interrupt is only counted."""
         self.failed.add()
-        for report in (self._log, self._announce):
-            try:
-                report(event, error)
-            except Exception:
-                pass  # a failure to report a failure has nowhere to go
-
-    def _announce(self, event: Event, error: BaseException) -> None:
-        announce_failure(self, event, error)
-
-    def _log(self, event: Event, error: BaseException) -> None:
-        now = time.monotonic()
-        if now - self._logged.get(type(error), -LOG_EVERY_S) < LOG_EVERY_S:
+        if isinstance(error, KeyboardInterrupt):
             return
-        self._logged[type(error)] = now
+        if self._may_log(type(error)):
+            _report(self._log_failure, event, error)
+        _report(announce_failure, self, event, error)
+
+    def _may_log(self, subject: object) -> bool:
+        now = time.monotonic()
+        last = self._logged.setdefault(subject, now)  # of several threads, one is the first
+        if last is not now and now - last < LOG_EVERY_S:
+            return False
+        self._logged[subject] = now
+        return True
+
+    def _log_failure(self, event: Event, error: BaseException) -> None:
         logging.getLogger("tracebus").error(
             "subscriber %s failed on %s and stays subscribed: %r (the same again is counted, and logged once a minute)",
             self.name,
@@ -219,6 +238,10 @@ class Subscription:
             error,
             exc_info=error,
         )
+
+    def tallies(self) -> Iterator[Tally]:
+        """Yield everything that is counted."""
+        yield from (self.called, self.passed_on, self.matched, self.delivered, self.failed, *self.dropped.values())
 
     def close(self) -> None:
         """Stop hearing. What is queued is still delivered. Closing twice is fine."""
@@ -241,11 +264,14 @@ class Subscription:
 
     def __repr__(self) -> str:
         """Show who hears and what became of it."""
-        stats = self.stats
-        return (
-            f"<Subscription {self.name}: {stats.matched} matched, {stats.delivered} delivered, {stats.failed} failed, "
-            f"{sum(stats.dropped.values())} dropped, {stats.pending} pending>"
-        )
+        return f"<Subscription {self.stats}>"
+
+
+def _report(say: Callable[..., None], *about: object) -> None:
+    try:
+        say(*about)
+    except Exception:
+        pass  # a failure to report a failure has nowhere to go
 
 
 _known: dict[int, weakref.ref[Subscription]] = {}
@@ -253,17 +279,16 @@ _known: dict[int, weakref.ref[Subscription]] = {}
 
 
 def _forget_after_fork() -> None:
-    # The threads that were inside a subscriber are the parent's, and so are the locks that they held.
+    # The threads that were inside a subscriber are the parent's, except the one that forked: its call goes on here.
+    thread = get_ident()
     for subscription in known_subscriptions():
-        subscription.callers.clear()
-        for tally in (
-            subscription.delivered,
-            subscription.failed,
-            subscription.begun,
-            subscription.ended,
-            *subscription.dropped.values(),
-        ):
-            tally.unlock()
+        for tally in subscription.tallies():
+            tally.restart()
+        for other in [caller for caller in subscription.callers if caller != thread]:
+            del subscription.callers[other]
+        state = subscription.callers.get(thread, [False])[0]
+        if state:
+            (subscription.called if state is True else subscription.matched).add()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

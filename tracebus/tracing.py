@@ -8,6 +8,7 @@ shared by both; what they return is None, or in async code what is left to await
 from __future__ import annotations
 
 import sys
+from _thread import get_ident
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
@@ -195,6 +196,7 @@ def open_run(source: Source, outside: Run | Scope | None, inputs: Any, *, outsid
     run.start_ns = runs.wall_ns()
     run._started = runs.monotonic_ns()
     run._seq = next_seq()
+    run._thread = get_ident()
     run.inputs = inputs
     run.status = "open"
     run.output = run._ended = run._route = run._queued_on = None
@@ -241,7 +243,7 @@ def say_start(run: Run, colour: Colour) -> Pending:
     said.time_ns = run.start_ns
     said.seq = run._seq
     said.inputs = run.inputs
-    rest = call_plain(plan.plain, source.sender, said) if plan.has_plain else None
+    rest = call_plain(plan.plain, source.sender, said, run._thread) if plan.has_plain else None
     if rest is not None or plan.has_guarded:
         return colour.rest(plan.guarded, source.sender, said, rest)
     return None
@@ -266,7 +268,7 @@ def say_token(run: Run, token: str, chunk: Any, colour: Colour) -> Pending:
     said.token = token
     said.index = index
     said.chunk = chunk
-    rest = call_plain(plan.plain, sender, said) if plan.has_plain else None
+    rest = call_plain(plan.plain, sender, said, get_ident()) if plan.has_plain else None
     if rest is not None or plan.has_guarded:
         return colour.rest(plan.guarded, sender, said, rest)
     return None
@@ -294,7 +296,7 @@ def end_run(run: Run, colour: Colour, status: Status = "ok") -> Pending:
     said.output = run.output
     if status == "closed_early":
         return colour.last_words(plan, source.sender, said)
-    rest = call_plain(plan.plain, source.sender, said) if plan.has_plain else None
+    rest = call_plain(plan.plain, source.sender, said, get_ident()) if plan.has_plain else None
     if rest is not None or plan.has_guarded:
         return colour.rest(plan.guarded, source.sender, said, rest)
     return None
@@ -326,7 +328,8 @@ def status_of(error: BaseException) -> Status:
         return "error"
     # Whoever raises one of these has imported its module; importing it here would cost everybody.
     asyncio, trio = sys.modules.get("asyncio"), sys.modules.get("trio")
-    cancellations = tuple(getattr(m, name) for m, name in ((asyncio, "CancelledError"), (trio, "Cancelled")) if m)
+    # In a thread that has imported half of one, it was not raised.
+    cancellations = tuple(getattr(m, name, ()) for m, name in ((asyncio, "CancelledError"), (trio, "Cancelled")))
     return "cancelled" if isinstance(error, (*cancellations, GeneratorExit)) else "error"
 
 

@@ -1,0 +1,100 @@
+"""What became of events, in numbers: counters that need no lock in the emit path, times, and what ``stats()`` returns."""
+
+from __future__ import annotations
+
+import itertools
+from _thread import RLock  # threading would be a twentieth of what importing tracebus takes
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+__all__ = ["SubscriberStats", "Tally", "Timing", "drops"]
+
+
+class SubscriberStats(NamedTuple):
+    """What became of the events that matched one subscription, in events, and how long the subscriber took.
+
+    ``matched == delivered + failed + sum(dropped.values()) + pending``. Of inline calls only some are timed; the times are
+    None until one was.
+    """
+
+    name: str
+    delivery: str
+    matched: int
+    delivered: int
+    failed: int
+    dropped: dict[str, int]
+    """How many were given up, by reason: ``queue_full``, ``loop_closed``, ``shutdown``."""
+    pending: int
+    """How many wait or are being heard."""
+    mean_s: float | None
+    max_s: float | None
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        outcomes = [f"{self.delivered} delivered", f"{self.failed} failed"]
+        outcomes += [f"{count} dropped ({reason})" for reason, count in self.dropped.items()] or ["0 dropped"]
+        said = f"{self.name}: {self.matched} matched, {', '.join(outcomes)}, {self.pending} pending"
+        if self.mean_s is None or self.max_s is None:
+            return said
+        return f"{said}, {_shown(self.mean_s)} on average, {_shown(self.max_s)} at most"
+
+
+def _shown(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} µs"
+
+
+class Tally:
+    """Count without a lock: advancing an ``itertools.count`` is one atomic step, ``+=`` is three."""
+
+    __slots__ = ("_lock", "_reads", "add", "steps")
+
+    def __init__(self) -> None:
+        self.steps = itertools.count()  # next() of it counts, too, and is what the hot path does
+        self._reads = 0
+        self._lock = RLock()
+        self.add: Callable[[], int] = self.steps.__next__
+        """Count one more; return a number that grows by one with each."""
+
+    @property
+    def value(self) -> int:
+        """How often ``add`` was called. Reading is a step too, so the reads are subtracted."""
+        with self._lock:
+            seen = next(self.steps) - self._reads
+            self._reads += 1
+            return seen
+
+    def restart(self) -> None:
+        """Begin at 0, in a forked child, where another thread may have held the lock in the middle of a reading."""
+        self._lock = RLock()
+        self._reads = next(self.steps) + 1
+
+
+class Timing:
+    """How long calls took. Two threads that add at once may lose a sample: a mean can bear that, and the emit path no lock."""
+
+    __slots__ = ("_count", "_max_ns", "_total_ns")
+
+    def __init__(self) -> None:
+        self._count = self._total_ns = self._max_ns = 0
+
+    def add(self, took_ns: int) -> None:
+        """Add one call that took so many nanoseconds."""
+        self._count += 1
+        self._total_ns += took_ns
+        if took_ns > self._max_ns:
+            self._max_ns = took_ns
+
+    @property
+    def mean_s(self) -> float | None:
+        """The mean in seconds, None without a sample."""
+        count = self._count
+        return self._total_ns / count / 1e9 if count else None
+
+    @property
+    def max_s(self) -> float | None:
+        """The largest in seconds, None without a sample."""
+        return self._max_ns / 1e9 if self._count else None
+
+
+drops: Final = Tally()
+"""Every event dropped in this process, for ``flush``."""

@@ -1,0 +1,1 @@
+"""LangChain both ways: its apps feed the bus, its handlers hear the bus (``adapter``)."""
