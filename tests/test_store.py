@@ -5,10 +5,13 @@ import math
 import sqlite3
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import date
 from pathlib import Path
 
+import genai_prices
 import pytest
 
 from tracebus import (
@@ -41,6 +44,7 @@ from tracebus.outputs.store import (
     replay,
     save,
 )
+from tracebus.outputs.store.prices import cost_of
 from tracebus.propagation import extract
 from tracebus.redaction import MASK, Redactor
 from tracebus.signals import isolated
@@ -390,6 +394,25 @@ def test_what_has_no_price_is_unknown_and_said_to_be_missing(read):
         "my-own-model": True,
         "gpt-4o-mini": False,
     }
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", "gpt-5", "claude-3-5-haiku-latest", "gemini-2.5-pro", "openai/gpt-4o-mini"])
+def test_a_price_is_that_of_the_price_list(model):
+    now, usage = time.time_ns(), Usage(300_000, 5_000, cached_tokens=1_000)
+    provider, _, name = model.rpartition("/")
+    listed = genai_prices.calc_price(
+        genai_prices.Usage(input_tokens=300_000, cache_read_tokens=1_000, output_tokens=5_000),
+        name,
+        provider_id=provider or None,
+    )
+    assert cost_of(model, usage, now) == pytest.approx(float(listed.total_price))
+
+
+def test_the_price_list_says_how_old_it_is(read):
+    answer("What?")
+    prices = read().price_list()
+    assert prices.source.startswith("genai-prices ")
+    assert date.fromisoformat(prices.checked) <= date.today()
 
 
 def test_a_run_without_tokens_costs_nothing_that_is_known(read):

@@ -15,6 +15,7 @@ __all__ = [
     "Choices",
     "Info",
     "Page",
+    "PriceList",
     "Point",
     "Process",
     "RunBody",
@@ -255,6 +256,13 @@ class Choices(msgspec.Struct, frozen=True):
     names: list[str]
     tags: list[str]
     statuses: list[str]
+
+
+class PriceList(msgspec.Struct, frozen=True):
+    """Where prices come from, and the newest day on which, by its own notes, some were checked, as ``2026-10-14``."""
+
+    source: str
+    checked: str | None
 
 
 class Info(msgspec.Struct, frozen=True):

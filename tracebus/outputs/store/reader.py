@@ -23,6 +23,7 @@ from .answers import (
     Info,
     Page,
     Point,
+    PriceList,
     Process,
     RunBody,
     RunDetail,
@@ -38,6 +39,7 @@ from .connections import PerThread, open_for_reading, reading
 from .files import StoreError, default_path, size_of
 from .filters import By, Filter, search_words, where_runs, where_traces
 from .lost import look_for_the_dead
+from .rows import price_list
 from .shapes import EVENTS, RUN, RUN_FROM, SESSION, TRACE, error_of, run_of, session_of, trace_of, value_of
 from .statistics import Grain, points, statistics
 from .steps import unpack
@@ -343,6 +345,10 @@ class Reader:
             Process(pid, program, project, opened_ns, closed_ns, lost, json.loads(dropped))
             for pid, program, project, opened_ns, closed_ns, lost, dropped in rows
         ]
+
+    def price_list(self) -> PriceList | None:
+        """Return which prices the costs of runs written here come from; None where no price list is installed."""
+        return price_list()
 
     def choices(self) -> Choices:
         """Return what there is to filter by, each in alphabetical order."""

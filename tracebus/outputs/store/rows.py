@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from ...runs import Usage
+from .answers import PriceList
 from .bodies import NOTHING, Body, Encoder, error_words, headline, words
 from .records import Beside, Ended, Facts, Happened, Record, Started, Token
 from .steps import Steps
@@ -336,6 +337,15 @@ class Preparer:
         Ended: _end,
         Happened: _happen,
     }
+
+
+def price_list() -> PriceList | None:
+    """Return which prices costs are computed from, None where there are none."""
+    prices = _prices()
+    if prices is None:
+        return None
+    source, checked = prices.price_list()
+    return PriceList(source, None if checked is None else checked.isoformat())
 
 
 def cost_of(model: str, usage: Usage, time_ns: int) -> float | None:
