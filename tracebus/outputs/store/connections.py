@@ -26,6 +26,8 @@ WAL_KEPT: Final = 4 * 1024 * 1024
 WAL_ALLOWED: Final = 8 * 1024 * 1024
 """From which size on a writer waits for readers to leave, so that the log can start anew, in bytes."""
 CACHE_KIB: Final = 16 * 1024
+MAPPED: Final = 1024**3
+"""How much of the file readers map instead of copying, in bytes. No store is ever made shorter, which a map would not bear."""
 
 
 class Connection(sqlite3.Connection):
@@ -86,6 +88,9 @@ def open_for_reading(path: Path) -> Connection:
             if check(connection, path) == 0:
                 raise StoreError(f"{path} is empty: save() makes a store of it")
             connection.execute("PRAGMA query_only = ON")
+            # A search looks into some hundred pages all over the file, which copying takes several times as long to read.
+            connection.execute(f"PRAGMA mmap_size = {MAPPED}")
+            connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             connection.execute("PRAGMA temp_store = MEMORY")
         except BaseException:
             connection.close()
