@@ -151,7 +151,7 @@ class Loop:
         self.call_soon(start_if_open)
 
     def _can_start_tasks(self) -> bool:
-        """Whether tasks can be started: not by a signal handler that came in the middle of what trio does between two tasks."""
+        """Whether tasks can be started: not by a signal handler that came in what trio does between two tasks."""
         return self.is_asyncio or bool(sys.modules["trio.lowlevel"].in_trio_task())
 
     def _begin(self, job: Job, context: Context, on_end: Callable[[], object] | None) -> None:
