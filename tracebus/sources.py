@@ -16,13 +16,19 @@ from .runs import Run, Scope, Status, Usage, get_current, innermost, set_current
 from .signals import Hook, bus
 from .tracing import SYNC, Source, end_run, fail_run, open_run, say, say_own_token, say_start
 
-__all__ = ["Reporter"]
+__all__ = ["LibrarySource", "Reporter"]
 
 SOURCES_KEPT: Final = 1_000
 """How many names of runs a reporter remembers what they share for."""
 
 ENDED_KEPT: Final = 1_000
 """How many ended runs a reporter still knows, for reports that come late."""
+
+
+class LibrarySource(Source):
+    """What is the same for all runs of one kind that an integration makes of what a library does."""
+
+    __slots__ = ()
 
 
 class Reporter:
@@ -38,7 +44,7 @@ class Reporter:
         self._open: dict[Hashable, Run] = {}
         self._ended: WeakValueDictionary[Hashable, Run] = WeakValueDictionary()
         self._ended_keys: dict[Hashable, None] = {}
-        self._sources: dict[tuple[str, str], Source] = {}
+        self._sources: dict[tuple[str, str], LibrarySource] = {}
         self._warned: set[str] = set()
 
     def __len__(self) -> int:
@@ -171,12 +177,12 @@ class Reporter:
             return run  # the framework knows best which of its runs is outside
         return current if run in current._seen or runs.is_inside(current, run) else run
 
-    def _source(self, name: str, kind: str) -> Source:
+    def _source(self, name: str, kind: str) -> LibrarySource:
         source = self._sources.get((name, kind))
         if source is None:
             if len(self._sources) >= SOURCES_KEPT:
                 self._sources.clear()
-            source = self._sources[name, kind] = Source(name, kind, self.sender)
+            source = self._sources[name, kind] = LibrarySource(name, kind, self.sender)
         return source
 
     def _known(self, key: Hashable, what: str) -> Run | None:
