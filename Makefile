@@ -12,17 +12,18 @@ VERSIONS ?= 3.11 3.12 3.13
 extra-dev = dev
 extra-demo = examples
 extra-bench = bench
+extra-litellm = test-litellm
 
 export RUFF_OUTPUT_FORMAT = concise
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-long bench lint types format clean
+.PHONY: help demo test test-long test-litellm bench lint types format clean
 .SECONDARY:
 
 help: ## these lines
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: ARGS ?= "How do I subscribe to tokens?"
 demo: .venv/demo/.installed ## ask the README a question and watch: make demo ARGS='"another question"'
@@ -40,6 +41,10 @@ test: lint types ## linter, types, the suite on each Python found, the wheel
 test-long: .venv/dev/.installed .venv/node/.installed ## what takes long: the full counts of the tests marked so
 	@echo "── full counts"
 	$(call pytest,dev,long,--timeout 600)
+
+test-litellm: .venv/litellm/.installed .venv/node/.installed ## litellm and what else needs an older openai
+	@echo "── litellm"
+	@LITELLM_LOCAL_MODEL_COST_MAP=True .venv/litellm/bin/python -m pytest -q tests/with_litellm
 
 test-%: .venv/%/.installed .venv/node/.installed
 	@echo "── suite on $$(.venv/$*/bin/python --version)"

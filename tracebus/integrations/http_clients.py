@@ -17,7 +17,7 @@ from ..signals import bus, retry
 from ..sources import LibrarySource
 from ..streams import step_async_generator, step_generator
 from ..tracing import ASYNC, SYNC, say
-from .model_calls import Answer, AnswerLife, ModelCall, is_part_of_a_known_call, warn_once
+from .model_calls import Answer, AnswerLife, ModelCall, PartOfCall, outer_call, warn_once
 from .patching import Point
 
 __all__ = ["Endpoint", "Requests"]
@@ -68,17 +68,15 @@ class Requests:
         async with call:
             return _followed(await request(*args, **kwargs), call, bool(kwargs.get("stream")))
 
-    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelCall | None:
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelCall | PartOfCall | None:
         if not bus.live and get_current() is None:
             return None
         options = kwargs.get("options") or args[1]
         endpoint = self._endpoints.get(options.url.partition("?")[0])
-        if endpoint is None or options.method.lower() != "post" or is_part_of_a_known_call(endpoint.source.kind):
+        if endpoint is None or options.method.lower() != "post":
             return None
         try:
-            given = {**options.json_data, **(options.extra_json or {})}
-            body = {name: value for name, value in given.items() if type(value).__name__ not in _NOT_GIVEN}
-            return ModelCall(endpoint.source, endpoint.inputs(body), endpoint.answer())
+            return _call_of(endpoint, options)
         except Exception as error:
             warn_once(endpoint.source, "reading a request", error)
             return None
@@ -92,13 +90,23 @@ class Requests:
         return wait_s
 
 
+def _call_of(endpoint: Endpoint, options: Any) -> ModelCall | PartOfCall | None:
+    given = {**options.json_data, **(options.extra_json or {})}
+    body = {name: value for name, value in given.items() if type(value).__name__ not in _NOT_GIVEN}
+    outer = outer_call(endpoint.source.kind, body)
+    if outer is None:
+        return ModelCall(endpoint.source, endpoint.inputs(body), endpoint.answer())
+    takes_parts = isinstance(outer.run._source, LibrarySource) and outer.run._source.takes_parts
+    return PartOfCall(outer, endpoint.inputs(body), endpoint.answer()) if takes_parts else None
+
+
 def _attempt(client: Any, remaining_retries: int, options: Any, *_: Any, **__: Any) -> int:
     """Return which try of the same request this is, 1-based."""
     most: int = options.get_max_retries(client.max_retries)
     return most - remaining_retries + 1
 
 
-def _followed(result: Any, call: ModelCall, streams: bool) -> Any:
+def _followed(result: Any, call: ModelCall | PartOfCall, streams: bool) -> Any:
     """Return the client's result, having read it, or having made sure that it is followed to its end."""
     if _is_stream(result):
         _follow(result, call.goes_on(_colour_of(result)))
@@ -169,7 +177,7 @@ def _end_with_response(response: Any, life: AnswerLife, steps: Any) -> None:
 # -- raw responses -----------------------------------------------------------------------------------------------------
 
 
-def _follow_raw(raw: Any, call: ModelCall, streams: bool) -> None:
+def _follow_raw(raw: Any, call: ModelCall | PartOfCall, streams: bool) -> None:
     """Follow what ``with_raw_response`` and ``with_streaming_response`` return."""
     if not streams and raw.http_response.is_closed:
         call.heard(raw.http_response.content)

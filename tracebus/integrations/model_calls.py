@@ -2,7 +2,7 @@
 
 What a client's requests and answers look like is in the modules about the clients; how they are wrapped in ``patching``.
 
-Each call is one run, however many libraries it goes through: see ``is_part_of_a_known_call``.
+Each call is one run, however many libraries it goes through: see ``outer_call``.
 
 **What is recorded.** ``inputs`` are the fields of the request's body, never its headers: ``messages`` (or ``prompts``), as
 dicts with ``role`` and ``content``, and the parameters. ``output`` is the answer's text; where there is more than text, the
@@ -16,14 +16,26 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, Self
 
 from ..runs import Run, Usage, current_run
 from ..sources import LibrarySource
 from ..streams import TracedLife
-from ..tracing import MODEL_KINDS, SYNC, Colour, Pending, Source, end_run, fail_run, say_token, trace
+from ..tracing import MODEL_KINDS, SYNC, Colour, Pending, Source, end_run, fail_run, say_token, status_of, trace
 
-__all__ = ["Answer", "AnswerLife", "ModelCall", "arguments_of", "is_part_of_a_known_call", "message", "one_or_all"]
+__all__ = [
+    "Answer",
+    "AnswerLife",
+    "ModelCall",
+    "PartOfCall",
+    "arguments_of",
+    "expect_part",
+    "message",
+    "one_or_all",
+    "outer_call",
+]
 
 _log = logging.getLogger("tracebus")
 _warned: set[str] = set()
@@ -37,16 +49,44 @@ def warn_once(source: Source, doing: str, error: Exception) -> None:
         _log.warning("tracebus failed at %s of %s, the app goes on: %r", doing, source.name, error)
 
 
-def is_part_of_a_known_call(kind: str) -> bool:
-    """Tell whether a call of ``kind`` that is about to start here is one that an outer library has told about.
+class OuterCall(NamedTuple):
+    """The run of a library that is about to call a model through a client, and what it will ask for.
 
-    It is when the innermost open run is a library's own, and of the same kind: a framework that calls a model through a
-    client which is traced, too. A ``@traced`` function or ``trace()`` block in between makes it a call of its own.
+    ``ends_with_part`` is for a library that does not tell when its stream is closed early or cancelled.
     """
+
+    run: Run
+    asked: Any
+    ends_with_part: bool = False
+
+
+_expected: ContextVar[OuterCall | None] = ContextVar("tracebus_outer_call", default=None)
+
+
+def expect_part(run: Run, asked: Any, *, ends_with_part: bool = False) -> None:
+    """Take the next call in this context that asks for ``asked`` for a part of ``run``, which is not current.
+
+    ``asked`` are the messages, the prompt or the input as they are in the request's body.
+    """
+    _expected.set(OuterCall(run, asked, ends_with_part))
+
+
+def outer_call(kind: str, body: Mapping[str, Any]) -> OuterCall | None:
+    """Return what has told about the call that is about to start here: a framework that uses a client which is traced, too.
+
+    That is who expects it, or the innermost open run, when it is a library's own and of the same kind. A ``@traced`` function
+    or a ``trace()`` block in between makes it a call of its own.
+    """
+    asked = body.get("messages") or body.get("input") or body.get("prompt")
+    expected = _expected.get()
+    if expected is not None and expected.run.status == "open" and expected.asked == asked:
+        _expected.set(None)
+        return expected
     run = current_run()
     if run is None or run.status != "open" or not isinstance(run._source, LibrarySource):
-        return False
-    return run.kind == kind or (run.kind in MODEL_KINDS and kind in MODEL_KINDS)
+        return None
+    same = run.kind == kind or (run.kind in MODEL_KINDS and kind in MODEL_KINDS)
+    return OuterCall(run, asked) if same else None
 
 
 class Answer(Protocol):
@@ -147,6 +187,80 @@ class AnswerLife(TracedLife):
         if run.status == "open":
             settle_answer(run, self._answer)
         return run
+
+
+class PartOfCall:
+    """A call that an outer library has told about: what that does not know is added to its run, nothing is started."""
+
+    def __init__(self, outer: OuterCall, inputs: dict[str, Any], answer: Answer) -> None:
+        self._outer = outer
+        self.answer = answer
+        if outer.run.inputs is None:
+            outer.run.inputs = inputs
+
+    def heard(self, result: Any) -> None:
+        """Take in a whole answer."""
+        read_answer(self._outer.run, self.answer, result)
+        settle_answer(self._outer.run, self.answer)
+
+    def goes_on(self, colour: Colour) -> AnswerLife:
+        """Return what follows a stream."""
+        return PartLife(self._outer, self.answer, colour)
+
+    def __enter__(self) -> Self:
+        """Do nothing, as all of these."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Do nothing."""
+
+    async def __aenter__(self) -> Self:
+        """Do nothing."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Do nothing."""
+
+
+class PartLife(AnswerLife):
+    """Says the tokens of a stream on an outer run, which ends when its library says so, or never would."""
+
+    def __init__(self, outer: OuterCall, answer: Answer, colour: Colour) -> None:
+        super().__init__(outer.run, answer, colour)
+        self._ends = outer.ends_with_part
+
+    def end(self) -> Pending:
+        """Leave the end to the library, which may have more to say than the client."""
+        self._set_output()
+        return None
+
+    def closed(self) -> Pending:
+        """End the run early if nobody else will."""
+        return super().closed() if self._ends else self.end()
+
+    def failed(self, error: BaseException) -> Pending:
+        """Leave errors to the library; cancellations are not among those that all know of."""
+        cancelled = self._ends and status_of(error) == "cancelled"
+        return super().failed(error) if cancelled else self.end()
+
+    def thrown_away(self, error: BaseException) -> None:
+        """Do as for what failed."""
+        if self._ends:
+            super().thrown_away(error)
+
+    def close_now(self) -> None:
+        """Do as for what is closed."""
+        if self._ends:
+            super().close_now()
+
+    def finish_now(self, complete: bool) -> None:
+        """Do as for what is closed, or has ended."""
+        if complete:
+            self.end()
+        else:
+            self.close_now()
 
 
 def read_answer(run: Run, answer: Answer, result: Any) -> None:
