@@ -44,7 +44,8 @@ test-long: .venv/dev/.installed .venv/node/.installed ## what takes long: the fu
 
 test-litellm: .venv/litellm/.installed .venv/node/.installed ## litellm and what else needs an older openai
 	@echo "── litellm"
-	@LITELLM_LOCAL_MODEL_COST_MAP=True .venv/litellm/bin/python -m pytest -q tests/with_litellm
+	@LITELLM_LOCAL_MODEL_COST_MAP=True .venv/litellm/bin/python -m pytest -q \
+		-W ignore::ResourceWarning -W ignore::pytest.PytestUnraisableExceptionWarning tests/with_litellm
 
 test-%: .venv/%/.installed .venv/node/.installed
 	@echo "── suite on $$(.venv/$*/bin/python --version)"

@@ -19,8 +19,8 @@ MOCK = Path(__file__).parent.parent / ".venv/node/node_modules/.bin/llmock"
 
 
 @contextmanager
-def service(key: str, answers: dict[str, Any]) -> Iterator[str | None]:
-    """Give the address of a service that answers so, by the last message; None when the environment has a `key`."""
+def service(key: str, *answers: dict[str, Any]) -> Iterator[str | None]:
+    """Give the address of a service with these answers, the first that matches; None when the environment has a `key`."""
     if os.environ.get(key):
         yield None
         return
@@ -28,9 +28,8 @@ def service(key: str, answers: dict[str, Any]) -> Iterator[str | None]:
     if node is None or not MOCK.exists():
         print(f"Nobody to talk to: set {key}, or run `make .venv/node/.installed` for a service on this machine.")
         sys.exit(0)
-    fixtures = [{"match": {"userMessage": said}, "response": response} for said, response in answers.items()]
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "answers.json").write_text(json.dumps({"fixtures": fixtures}), "utf-8")
+        Path(folder, "answers.json").write_text(json.dumps({"fixtures": answers}), "utf-8")
         command = [node, MOCK, "--port", "0", "--fixtures", folder, "--latency", "10", "--chunk-size", "12"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
             try:

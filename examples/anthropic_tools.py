@@ -20,10 +20,22 @@ anthropic.install()
 log_to_stdout(format="console")
 
 QUESTION = "What is the weather in Oslo?"
-ANSWERS = {
-    "°C": {"content": "It is four degrees and clear in Oslo.", "usage": {"input_tokens": 61, "output_tokens": 11}},
-    QUESTION: {"toolCalls": [{"name": "get_weather", "arguments": {"city": "Oslo"}}]},
-}
+ANSWERS = (
+    {
+        "match": {"userMessage": QUESTION, "hasToolResult": True},
+        "response": {
+            "content": "It is four degrees and clear in Oslo.",
+            "usage": {"input_tokens": 61, "output_tokens": 11},
+        },
+    },
+    {
+        "match": {"userMessage": QUESTION},
+        "response": {
+            "toolCalls": [{"name": "get_weather", "arguments": {"city": "Oslo"}}],
+            "usage": {"input_tokens": 48, "output_tokens": 14},
+        },
+    },
+)
 TOOL = {
     "name": "get_weather",
     "description": "Tell the weather in a city.",
@@ -36,12 +48,12 @@ def get_weather(city: str) -> str:
     return "4 °C, clear"
 
 
-@traced(kind="agent")
+@traced(kind="agent", inputs=lambda client, question: {"question": question})
 def answer(client: Anthropic, question: str) -> str:
     messages = [{"role": "user", "content": question}]
-    while True:
+    for _ in range(5):
         reply = client.messages.create(
-            model=os.environ.get("ANTHROPIC_MODEL", "claude-sonnet-4-5"), max_tokens=500, messages=messages, tools=[TOOL]
+            model=os.environ.get("ANTHROPIC_MODEL", "claude-haiku-4-5"), max_tokens=500, messages=messages, tools=[TOOL]
         )
         if reply.stop_reason != "tool_use":
             return "".join(block.text for block in reply.content if block.type == "text")
@@ -51,9 +63,10 @@ def answer(client: Anthropic, question: str) -> str:
             if block.type == "tool_use"
         ]
         messages += [{"role": "assistant", "content": reply.content}, {"role": "user", "content": results}]
+    raise RuntimeError("the model went on using tools")
 
 
-with service("ANTHROPIC_API_KEY", ANSWERS) as address:
+with service("ANTHROPIC_API_KEY", *ANSWERS) as address:
     offline = {"base_url": address, "api_key": "none needed"} if address else {}
     with Anthropic(**offline) as client:
         print(answer(client, QUESTION))

@@ -54,7 +54,8 @@ async def main() -> None:
     from _offline import service
 
     question = "Why is the sky blue?"
-    with service("OPENAI_API_KEY", {question: {"content": "Because air scatters blue light more than red."}}) as address:
+    reply = {"content": "Because air scatters blue light more than red."}
+    with service("OPENAI_API_KEY", {"match": {"userMessage": question}, "response": reply}) as address:
         app.state.client = AsyncOpenAI(base_url=f"{address}/v1", api_key="none needed") if address else AsyncOpenAI()
         transport = httpx.ASGITransport(app)
         async with app.state.client, httpx.AsyncClient(transport=transport, base_url="http://app") as browser:

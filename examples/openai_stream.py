@@ -20,7 +20,13 @@ from tracebus.integrations import openai
 openai.install()
 
 QUESTION = "Why is the sky blue?"
-ANSWER = {"content": "Because air scatters blue light more than red.", "usage": {"prompt_tokens": 13, "completion_tokens": 9}}
+ANSWER = {
+    "match": {"userMessage": QUESTION},
+    "response": {
+        "content": "Because air scatters blue light more than red.",
+        "usage": {"prompt_tokens": 13, "completion_tokens": 9},
+    },
+}
 
 
 @llm_new_token.connect
@@ -31,9 +37,7 @@ def show(sender, event):
 @llm_end.connect_via("openai.chat")
 def summarize(sender, event):
     run = event.run
-    print(
-        f"\n{run.model} {run.status}: {run.first_token_s * 1000:.0f} ms to the first token, {event.usage}, in {run.parent.name}"
-    )
+    print(f"\n{run.model} in {run.parent.name}, {run.status}: first token after {run.first_token_s:.3f} s, {event.usage}")
 
 
 @traced
@@ -48,7 +52,7 @@ async def answer(client: AsyncOpenAI, question: str) -> str:
 
 
 async def main() -> None:
-    with service("OPENAI_API_KEY", {QUESTION: ANSWER}) as address:
+    with service("OPENAI_API_KEY", ANSWER) as address:
         offline = {"base_url": f"{address}/v1", "api_key": "none needed"} if address else {}
         async with AsyncOpenAI(**offline) as client:
             print(await answer(client, QUESTION))

@@ -7,9 +7,11 @@ from typing import Any
 import openai
 import pytest
 from any_client import read
+from langchain_openai import ChatOpenAI
 
 from tracebus import scope, trace
 from tracebus.integrations import openai as integration
+from tracebus.integrations.model_calls import expect_part
 from tracebus.integrations.openai.chat import ChatAnswer
 from tracebus.sources import Reporter
 from tracebus.testing import Recording
@@ -119,3 +121,40 @@ def test_an_answer_that_cannot_be_read_is_given_to_the_app(
     monkeypatch.setattr(ChatAnswer, "output", lambda self: 1 / 0)
     assert client.chat.completions.create(model="any", messages=HELLO).id == "c-1"
     assert recorded.run("openai.chat").status == "ok"
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # langchain keeps its clients open
+def test_a_call_through_langchains_class_is_counted_once(
+    framework: Reporter, faulty_service: str, recorded: Recording
+) -> None:
+    model = ChatOpenAI(model="any", base_url=f"{faulty_service}/v1", api_key="k")
+    report(framework, "chat_model")
+    assert model.invoke("hello").content == "Hello world"
+    assert "".join(chunk.content for chunk in model.stream("hello")) == "Hello world"
+    framework.end("1", output="Hello world")
+    assert recorded.tree() == "outer chat_model ok"
+
+
+def test_a_framework_that_tells_of_no_tokens_gets_those_of_the_client(client: openai.OpenAI, recorded: Recording) -> None:
+    framework = Reporter("framework", takes_parts=True)
+    forget = framework.current_in(current_key.get)
+    report(framework, "chat_model")
+    list(client.chat.completions.create(model="any", messages=HELLO, stream=True))
+    framework.end("1")
+    forget()
+    (run,) = recorded.runs
+    assert (run.status, run.output, run.model) == ("ok", "Hello world", "model-2026")
+    assert recorded.tokens == ["Hel", "lo ", "world"]
+    assert run.usage.input_tokens == 10
+
+
+def test_a_call_that_is_expected_is_a_part_and_the_next_is_not(client: openai.OpenAI, recorded: Recording) -> None:
+    framework = Reporter("framework", takes_parts=True)
+    run = framework.start("1", name="outer", kind="chat_model")
+    expect_part(run, HELLO)
+    client.chat.completions.create(model="any", messages=[{"role": "user", "content": "something else"}])
+    client.chat.completions.create(model="any", messages=HELLO)
+    client.chat.completions.create(model="any", messages=HELLO)
+    framework.end("1")
+    assert [one.name for one in recorded.runs] == ["outer", "openai.chat", "openai.chat"]
+    assert recorded.run("outer").output == "Hello world"

@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from ..sources import Reporter
-from .model_calls import expect_part
+from .model_calls import expect_part, read_answer
 from .openai.chat import ChatAnswer
 from .openai.texts import EmbeddingsAnswer
 from .patching import import_library
@@ -68,7 +68,7 @@ class _Calls:
         run = _reporter.find(key)
         if run is None:
             return
-        answer.read(response_obj)
+        read_answer(run, answer, response_obj)
         run.metadata.update((name, value) for name, value in answer.metadata().items() if value)
         first = _first_token_s(kwargs) if kwargs.get("stream") else None
         _reporter.end(key, output=answer.output(), usage=answer.usage, model=answer.model, first_token_s=first)

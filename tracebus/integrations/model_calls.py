@@ -236,23 +236,27 @@ class PartLife(AnswerLife):
         self._set_output()
         return None
 
+    def _is_dropped(self) -> bool:
+        """Tell whether the library leaves the stream before its end; some do not read on when they have the last choice."""
+        return self._ends and not self._answer.metadata().get("finish_reasons")
+
     def closed(self) -> Pending:
         """End the run early if nobody else will."""
-        return super().closed() if self._ends else self.end()
+        return super().closed() if self._is_dropped() else self.end()
 
     def failed(self, error: BaseException) -> Pending:
         """Leave errors to the library; cancellations are not among those that all know of."""
-        cancelled = self._ends and status_of(error) == "cancelled"
+        cancelled = self._is_dropped() and status_of(error) == "cancelled"
         return super().failed(error) if cancelled else self.end()
 
     def thrown_away(self, error: BaseException) -> None:
         """Do as for what failed."""
-        if self._ends:
+        if self._is_dropped():
             super().thrown_away(error)
 
     def close_now(self) -> None:
         """Do as for what is closed."""
-        if self._ends:
+        if self._is_dropped():
             super().close_now()
 
     def finish_now(self, complete: bool) -> None:

@@ -105,8 +105,9 @@ class ChatAnswer:
             choice.text.append(text)
         if part.tool_calls:
             self._add_calls(choice, part.tool_calls)
-        if part.refusal:
-            choice.refusal.append(part.refusal)
+        refusal = getattr(part, "refusal", None)  # not all who speak this format know it
+        if refusal:
+            choice.refusal.append(refusal)
         return text
 
     def _add_calls(self, choice: _Choice, calls: Any) -> None:

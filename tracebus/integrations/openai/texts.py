@@ -67,7 +67,7 @@ class EmbeddingsAnswer:
     def read(self, result: Any) -> None:
         """Take in the vectors."""
         self.model, self.usage = result.model, chat_usage(result.usage)
-        self._vectors = [item.embedding for item in result.data]
+        self._vectors = [item["embedding"] if isinstance(item, dict) else item.embedding for item in result.data]
 
     def output(self) -> Any:
         """Return ``count`` and ``dimensions``; those are unknown where the app has asked for vectors in base64."""
