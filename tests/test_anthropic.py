@@ -173,7 +173,7 @@ async def test_tries_that_fail_are_retry_events_of_one_run(
     await faulty.create(model=f"busy 2 anthropic {request.node.name}")
     (run,) = recorded.runs
     assert (run.status, [event.attempt for event in recorded.of("retry")]) == ("ok", [1, 2])
-    assert all(event.wait_s > 0 for event in recorded.of("retry"))
+    assert all("429" in str(event.error) and event.wait_s > 0 for event in recorded.of("retry"))
 
 
 async def test_what_stays_broken_fails_after_the_last_try(faulty: Client, recorded: Recording) -> None:

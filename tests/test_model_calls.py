@@ -10,6 +10,7 @@ from any_client import read
 from langchain_openai import ChatOpenAI
 
 from tracebus import scope, trace
+from tracebus.integrations import http_clients
 from tracebus.integrations import openai as integration
 from tracebus.integrations.model_calls import expect_part
 from tracebus.integrations.openai.chat import ChatAnswer
@@ -121,6 +122,16 @@ def test_an_answer_that_cannot_be_read_is_given_to_the_app(
     monkeypatch.setattr(ChatAnswer, "output", lambda self: 1 / 0)
     assert client.chat.completions.create(model="any", messages=HELLO).id == "c-1"
     assert recorded.run("openai.chat").status == "ok"
+
+
+def test_a_stream_that_cannot_be_followed_is_given_to_the_app(
+    client: openai.OpenAI, recorded: Recording, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(http_clients, "_iterator_of", lambda stream: stream.nothing)
+    assert len(list(client.chat.completions.create(model="any", messages=HELLO, stream=True))) == 5
+    run = recorded.run("openai.chat")
+    assert (run.status, run.output) == ("ok", None)
+    assert len(caplog.records) == 1
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # langchain keeps its clients open

@@ -10,6 +10,7 @@ import copy
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
 from ..runs import current_run, get_current
@@ -47,9 +48,15 @@ class Requests:
         return [
             Point(f"{sync_client}.request", self._request, known),
             Point(f"{async_client}.request", self._request_async, known),
-            # The clients say nowhere that they try again; without this one, there are no retry events.
-            Point(f"{sync_client}._calculate_retry_timeout", self._say_retry, ("remaining_retries", "options"), needed=False),
-            Point(f"{async_client}._calculate_retry_timeout", self._say_retry, ("remaining_retries", "options"), needed=False),
+            # The clients say nowhere that they try again: without these there are no retry events, and all else works.
+            *(
+                Point(f"{client}.{name}", wrapper, parameters, needed=False)
+                for client in (sync_client, async_client)
+                for name, wrapper, parameters in (
+                    ("_should_retry", self._note_refusal, ("response",)),
+                    ("_calculate_retry_timeout", self._say_retry, ("remaining_retries", "options")),
+                )
+            ),
         ]
 
     def _request(self, request: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -71,7 +78,7 @@ class Requests:
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelCall | PartOfCall | None:
         if not bus.live and get_current() is None:
             return None
-        options = kwargs.get("options") or args[1]
+        options = kwargs["options"] if "options" in kwargs else args[1]
         endpoint = self._endpoints.get(options.url.partition("?")[0])
         if endpoint is None or options.method.lower() != "post":
             return None
@@ -81,13 +88,31 @@ class Requests:
             warn_once(endpoint.source, "reading a request", error)
             return None
 
+    def _note_refusal(
+        self, should_retry: Callable[..., bool], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> bool:
+        _refused.set(args[0] if args else kwargs.get("response"))
+        return should_retry(*args, **kwargs)
+
     def _say_retry(self, timeout: Callable[..., float], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
         wait_s = timeout(*args, **kwargs)
+        refused = _refused.get()
+        _refused.set(None)
         run = current_run()
-        if run is not None and run.status == "open" and run._source in self._sources:
+        if run is None or run.status != "open" or run._source not in self._sources:
+            return wait_s
+        try:
             attempt = _attempt(client, *args, **kwargs)
-            say(retry, run, {"attempt": attempt, "wait_s": wait_s, "error": sys.exception()}, SYNC)
+            error = sys.exception() or (None if refused is None else client._make_status_error_from_response(refused))
+        except Exception as failure:
+            warn_once(run._source, "reading a retry", failure)
+        else:
+            say(retry, run, {"attempt": attempt, "wait_s": wait_s, "error": error}, SYNC)
         return wait_s
+
+
+_refused: ContextVar[Any] = ContextVar("tracebus_refused", default=None)
+"""The response for which a client is about to ask again."""
 
 
 def _call_of(endpoint: Endpoint, options: Any) -> ModelCall | PartOfCall | None:
@@ -108,12 +133,16 @@ def _attempt(client: Any, remaining_retries: int, options: Any, *_: Any, **__: A
 
 def _followed(result: Any, call: ModelCall | PartOfCall, streams: bool) -> Any:
     """Return the client's result, having read it, or having made sure that it is followed to its end."""
-    if _is_stream(result):
-        _follow(result, call.goes_on(_colour_of(result)))
-    elif hasattr(result, "http_response"):
-        _follow_raw(result, call, streams)
-    else:
-        call.heard(result)
+    try:
+        if _is_stream(result):
+            _follow(result, call.goes_on(_colour_of(result)))
+        elif hasattr(result, "http_response"):
+            _follow_raw(result, call, streams)
+        else:
+            call.heard(result)
+    except Exception as error:
+        warn_once(call.source, "following an answer", error)
+        call.ends_here()
     return result
 
 

@@ -124,6 +124,7 @@ class ModelCall(trace):
         self._run = None
         self._outside = None
         self._goes_on = False
+        self.source: Source = source
         self.answer = answer
 
     def heard(self, result: Any) -> None:
@@ -137,6 +138,10 @@ class ModelCall(trace):
         assert self._run is not None
         self._goes_on = True
         return AnswerLife(self._run, self.answer, colour)
+
+    def ends_here(self) -> None:
+        """End the run with the block after all."""
+        self._goes_on = False
 
     def _end(self, colour: Colour, error: BaseException | None) -> Pending:
         assert self._run is not None
@@ -194,6 +199,7 @@ class PartOfCall:
 
     def __init__(self, outer: OuterCall, inputs: dict[str, Any], answer: Answer) -> None:
         self._outer = outer
+        self.source = outer.run._source
         self.answer = answer
         if outer.run.inputs is None:
             outer.run.inputs = inputs
@@ -206,6 +212,9 @@ class PartOfCall:
     def goes_on(self, colour: Colour) -> AnswerLife:
         """Return what follows a stream."""
         return PartLife(self._outer, self.answer, colour)
+
+    def ends_here(self) -> None:
+        """Do nothing, as all of these."""
 
     def __enter__(self) -> Self:
         """Do nothing, as all of these."""
