@@ -124,6 +124,14 @@ def test_embeddings_are_one_run(mock_service: str, recorded: Recording) -> None:
     assert (run.name, run.kind, run.output) == ("embedding", "embedding", {"count": 1, "dimensions": 3})
 
 
+def test_responses_are_one_run(mock_service: str, recorded: Recording, ended: Callable) -> None:
+    litellm.responses(model="openai/gpt-4o-mini", input="hello", api_base=f"{mock_service}/v1", api_key="k")
+    ended()
+    (run,) = recorded.runs
+    assert (run.name, run.status, run.output) == ("responses", "ok", TEXT)
+    assert recorded.events[0].messages == HELLO
+
+
 def test_an_error_ends_the_run(faulty_service: str, recorded: Recording, ended: Callable) -> None:
     with pytest.raises(litellm.AuthenticationError):
         litellm.completion(**openai_of(faulty_service, model="openai/denied"))

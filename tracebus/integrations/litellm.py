@@ -14,15 +14,16 @@ that is closed early or cancelled it tells nothing: such a run ends where OpenAI
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import ModuleType
 from typing import Any
 
 from ..sources import Reporter
-from .model_calls import expect_part, read_answer
+from .model_calls import Answer, expect_part, read_answer
 from .openai.chat import ChatAnswer
-from .openai.texts import EmbeddingsAnswer
+from .openai.responses import ResponsesAnswer
+from .openai.texts import CompletionsAnswer, EmbeddingsAnswer
 from .patching import import_library
 
 __all__ = ["install", "uninstall"]
@@ -31,6 +32,11 @@ _reporter = Reporter("litellm", takes_parts=True)
 _handler: Any = None
 
 _KINDS = {"embedding": "embedding", "text_completion": "llm", "rerank": "reranker"}
+_ANSWERS: Mapping[str, Callable[[], Answer]] = {
+    "embedding": EmbeddingsAnswer,
+    "responses": ResponsesAnswer,
+    "text_completion": CompletionsAnswer,
+}
 _OTHER = ("image", "transcription", "speech", "moderation", "ocr", "video")
 """What litellm does beside talking to models of text: not recorded, as the call types are named."""
 _LISTS = (
@@ -63,7 +69,7 @@ class _Calls:
 
     def log_success_event(self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:
         """End the run."""
-        answer = EmbeddingsAnswer() if _name_of(kwargs) == "embedding" else ChatAnswer()
+        answer = _ANSWERS.get(_name_of(kwargs), ChatAnswer)()
         key = kwargs.get("litellm_call_id")
         run = _reporter.find(key)
         if run is None:

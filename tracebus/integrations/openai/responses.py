@@ -7,6 +7,7 @@ from typing import Any
 
 from ...runs import Usage
 from ..model_calls import Record, arguments_of, message
+from .chat import chat_usage
 
 __all__ = ["ResponsesAnswer", "responses_inputs"]
 
@@ -41,6 +42,8 @@ def _message(item: Any) -> dict[str, Any]:
 def _usage(usage: Any) -> Usage | None:
     if usage is None:
         return None
+    if hasattr(usage, "prompt_tokens"):  # litellm counts everything as a chat
+        return chat_usage(usage)
     return Usage(
         usage.input_tokens,
         usage.output_tokens,
