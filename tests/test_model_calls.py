@@ -1,0 +1,171 @@
+"""One call is one run, however many libraries it goes through; and what cannot be read never reaches the app."""
+
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import openai
+import pytest
+from any_client import read
+from langchain_openai import ChatOpenAI
+
+from tracebus import scope, trace
+from tracebus.integrations import http_clients
+from tracebus.integrations import openai as integration
+from tracebus.integrations.model_calls import expect_part
+from tracebus.integrations.openai.chat import ChatAnswer
+from tracebus.sources import Reporter
+from tracebus.testing import Recording
+
+pytest_plugins = ["providers"]
+
+HELLO: Any = [{"role": "user", "content": "hello"}]
+current_key: ContextVar[str | None] = ContextVar("framework's current run", default=None)
+
+
+@pytest.fixture(autouse=True)
+def installed() -> Iterator[None]:
+    integration.install()
+    yield
+    integration.uninstall()
+
+
+@pytest.fixture
+def framework() -> Iterator[Reporter]:
+    """A framework that calls models through the clients, and reports them itself."""
+    reporter = Reporter("framework")
+    forget = reporter.current_in(current_key.get)
+    yield reporter
+    current_key.set(None)
+    forget()
+
+
+@pytest.fixture
+def client(faulty_service: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{faulty_service}/v1", api_key="k") as client:
+        yield client
+
+
+def report(framework: Reporter, kind: str) -> None:
+    framework.start("1", name="outer", kind=kind)
+    current_key.set("1")
+
+
+@pytest.mark.parametrize("kind", ["llm", "chat_model"])
+def test_a_call_that_a_framework_reports_is_counted_once(
+    kind: str, framework: Reporter, client: openai.OpenAI, recorded: Recording
+) -> None:
+    report(framework, kind)
+    client.chat.completions.create(model="any", messages=HELLO)
+    framework.end("1", output="Hello world")
+    assert recorded.tree() == f"outer {kind} ok"
+
+
+@pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")  # the client's own, on trio
+async def test_so_is_an_async_stream(framework: Reporter, faulty_service: str, recorded: Recording) -> None:
+    report(framework, "chat_model")
+    async with openai.AsyncOpenAI(base_url=f"{faulty_service}/v1", api_key="k") as client:
+        await read(await client.chat.completions.create(model="any", messages=HELLO, stream=True))
+    framework.end("1", output="Hello world")
+    assert recorded.tree() == "outer chat_model ok"
+
+
+@pytest.mark.parametrize("kind", ["chain", "embedding", "retriever", "agent"])
+def test_inside_any_other_run_it_is_a_run(kind: str, framework: Reporter, client: openai.OpenAI, recorded: Recording) -> None:
+    report(framework, kind)
+    client.chat.completions.create(model="any", messages=HELLO)
+    framework.end("1")
+    assert recorded.tree() == f"outer {kind} ok\n  openai.chat chat_model ok"
+
+
+def test_with_something_of_the_apps_in_between_it_is_a_run(
+    framework: Reporter, client: openai.OpenAI, recorded: Recording
+) -> None:
+    report(framework, "chat_model")
+    with trace("own"):
+        client.chat.completions.create(model="any", messages=HELLO)
+    framework.end("1")
+    assert recorded.tree() == "outer chat_model ok\n  own chain ok\n    openai.chat chat_model ok"
+
+
+def test_a_scope_in_between_changes_nothing(framework: Reporter, client: openai.OpenAI, recorded: Recording) -> None:
+    report(framework, "chat_model")
+    with scope(tags=["a"]):
+        client.chat.completions.create(model="any", messages=HELLO)
+    framework.end("1")
+    assert recorded.tree() == "outer chat_model ok"
+
+
+def test_when_the_frameworks_run_has_ended_it_is_a_run(
+    framework: Reporter, client: openai.OpenAI, recorded: Recording
+) -> None:
+    report(framework, "chat_model")
+    framework.end("1")
+    client.chat.completions.create(model="any", messages=HELLO)
+    assert [run.name for run in recorded.runs] == ["outer", "openai.chat"]
+
+
+def test_a_chunk_that_cannot_be_read_is_logged_once_and_reaches_the_app(
+    client: openai.OpenAI, recorded: Recording, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ChatAnswer, "add", lambda self, chunk: chunk.no_such_field)
+    for _ in range(2):
+        assert len(list(client.chat.completions.create(model="any", messages=HELLO, stream=True))) == 5
+    assert [run.status for run in recorded.runs] == ["ok", "ok"]
+    assert len(caplog.records) == 1
+
+
+def test_an_answer_that_cannot_be_read_is_given_to_the_app(
+    client: openai.OpenAI, recorded: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ChatAnswer, "read", lambda self, result: result.nothing)
+    monkeypatch.setattr(ChatAnswer, "output", lambda self: 1 / 0)
+    assert client.chat.completions.create(model="any", messages=HELLO).id == "c-1"
+    assert recorded.run("openai.chat").status == "ok"
+
+
+def test_a_stream_that_cannot_be_followed_is_given_to_the_app(
+    client: openai.OpenAI, recorded: Recording, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(http_clients, "_iterator_of", lambda stream: stream.nothing)
+    assert len(list(client.chat.completions.create(model="any", messages=HELLO, stream=True))) == 5
+    run = recorded.run("openai.chat")
+    assert (run.status, run.output) == ("ok", None)
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # langchain keeps its clients open
+def test_a_call_through_langchains_class_is_counted_once(
+    framework: Reporter, faulty_service: str, recorded: Recording
+) -> None:
+    model = ChatOpenAI(model="any", base_url=f"{faulty_service}/v1", api_key="k")
+    report(framework, "chat_model")
+    assert model.invoke("hello").content == "Hello world"
+    assert "".join(chunk.content for chunk in model.stream("hello")) == "Hello world"
+    framework.end("1", output="Hello world")
+    assert recorded.tree() == "outer chat_model ok"
+
+
+def test_a_framework_that_tells_of_no_tokens_gets_those_of_the_client(client: openai.OpenAI, recorded: Recording) -> None:
+    framework = Reporter("framework", takes_parts=True)
+    forget = framework.current_in(current_key.get)
+    report(framework, "chat_model")
+    list(client.chat.completions.create(model="any", messages=HELLO, stream=True))
+    framework.end("1")
+    forget()
+    (run,) = recorded.runs
+    assert (run.status, run.output, run.model) == ("ok", "Hello world", "model-2026")
+    assert recorded.tokens == ["Hel", "lo ", "world"]
+    assert run.usage.input_tokens == 10
+
+
+def test_a_call_that_is_expected_is_a_part_and_the_next_is_not(client: openai.OpenAI, recorded: Recording) -> None:
+    framework = Reporter("framework", takes_parts=True)
+    run = framework.start("1", name="outer", kind="chat_model")
+    expect_part(run, HELLO)
+    client.chat.completions.create(model="any", messages=[{"role": "user", "content": "something else"}])
+    client.chat.completions.create(model="any", messages=HELLO)
+    client.chat.completions.create(model="any", messages=HELLO)
+    framework.end("1")
+    assert [one.name for one in recorded.runs] == ["outer", "openai.chat", "openai.chat"]
+    assert recorded.run("outer").output == "Hello world"

@@ -1,0 +1,168 @@
+"""litellm over OpenAI's and Anthropic's services: one run a call, whatever is traced below it.
+
+It needs an older openai than the other tests, so that it has an environment of its own: make test-litellm.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anyio
+import litellm
+import pytest
+
+from tracebus import llm_end, llm_error, trace
+from tracebus.integrations import litellm as integration
+from tracebus.integrations import openai as client_integration
+from tracebus.testing import Recording
+
+pytest_plugins = ["providers"]
+# What litellm and the clients below it leave open is not what is tested here.
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.once]
+
+HELLO = [{"role": "user", "content": "hello"}]
+TEXT = "Hi there, how are you doing today?"
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    """litellm is for asyncio alone."""
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["client untraced", "client traced"])
+def client_traced(request: pytest.FixtureRequest) -> Iterator[bool]:
+    integration.install()
+    integration.install()
+    if request.param:
+        client_integration.install()
+    yield request.param
+    client_integration.uninstall()
+    integration.uninstall()
+
+
+@pytest.fixture
+def ended(recorded: Recording) -> Callable[[], None]:
+    """Wait until a run has ended: litellm says so from a thread, a moment after the call."""
+    happened = threading.Event()
+    for hook in (llm_end, llm_error):
+        hook.connect(lambda sender, event: happened.set())
+
+    def wait() -> None:
+        assert happened.wait(10)
+
+    return wait
+
+
+def openai_of(address: str, **more: Any) -> dict[str, Any]:
+    given = {"model": "openai/gpt-4o-mini", "messages": HELLO, "api_base": f"{address}/v1", "api_key": "sk-canary"}
+    return {**given, **more}
+
+
+def anthropic_of(address: str) -> dict[str, Any]:
+    return openai_of(address, model="anthropic/claude-3", api_base=address)
+
+
+def test_a_completion_is_one_run(mock_service: str, recorded: Recording, ended: Callable) -> None:
+    with trace("app"):
+        litellm.completion(**openai_of(mock_service, temperature=0.5))
+    ended()
+    assert recorded.tree("kind") == "app chain\n  completion chat_model"
+    run = recorded.run("completion")
+    assert (run.sender, run.status, run.output, run.model) == ("litellm", "ok", TEXT, "gpt-4o-mini")
+    assert (run.usage.input_tokens, run.usage.output_tokens) == (5, 9)
+    assert run.inputs == {"messages": HELLO, "model": "gpt-4o-mini", "temperature": 0.5}
+
+
+def test_a_stream_has_its_whole_text(mock_service: str, client_traced: bool, recorded: Recording, ended: Callable) -> None:
+    for _ in litellm.completion(**openai_of(mock_service), stream=True):
+        pass
+    ended()
+    (run,) = recorded.runs
+    assert (run.status, run.output) == ("ok", TEXT)
+    assert "".join(recorded.tokens) == (TEXT if client_traced else "")
+    assert 0 < run.first_token_s <= run.duration_s
+
+
+async def test_async_calls_are_one_run(mock_service: str, recorded: Recording) -> None:
+    with trace("app"):
+        await litellm.acompletion(**openai_of(mock_service))
+        async for _ in await litellm.acompletion(**openai_of(mock_service), stream=True):
+            pass
+    with anyio.fail_after(10):
+        while any(run.status == "open" for run in recorded.runs):
+            await anyio.sleep(0.01)
+    assert recorded.tree() == "app chain ok\n  completion chat_model ok\n  completion chat_model ok"
+    assert {run.output for run in recorded.runs[1:]} == {TEXT}
+
+
+def test_other_providers_are_traced_as_well(mock_service: str, recorded: Recording, ended: Callable) -> None:
+    litellm.completion(**anthropic_of(mock_service))
+    ended()
+    (run,) = recorded.runs
+    assert (run.name, run.status, run.output, run.model) == ("completion", "ok", TEXT, "claude-3")
+
+
+def test_a_call_after_a_call_is_not_nested_in_it(mock_service: str, recorded: Recording) -> None:
+    with trace("app"):
+        stream = litellm.completion(**openai_of(mock_service), stream=True)
+        next(stream)
+        litellm.completion(**anthropic_of(mock_service))
+        list(stream)
+    runs = recorded.runs
+    assert [run.parent and run.parent_id == runs[0].id for run in runs] == [None, True, True]
+
+
+def test_embeddings_are_one_run(mock_service: str, recorded: Recording) -> None:
+    litellm.embedding(model="openai/small", input=["hello"], api_base=f"{mock_service}/v1", api_key="k")
+    (run,) = recorded.runs
+    give_up = time.monotonic() + 10
+    while run.status == "open" and time.monotonic() < give_up:
+        time.sleep(0.01)
+        (run,) = recorded.runs
+    assert (run.name, run.kind, run.output) == ("embedding", "embedding", {"count": 1, "dimensions": 3})
+
+
+def test_responses_are_one_run(mock_service: str, recorded: Recording, ended: Callable) -> None:
+    litellm.responses(model="openai/gpt-4o-mini", input="hello", api_base=f"{mock_service}/v1", api_key="k")
+    ended()
+    (run,) = recorded.runs
+    assert (run.name, run.status, run.output) == ("responses", "ok", TEXT)
+    assert recorded.events[0].messages == HELLO
+
+
+def test_an_error_ends_the_run(faulty_service: str, recorded: Recording, ended: Callable) -> None:
+    with pytest.raises(litellm.AuthenticationError):
+        litellm.completion(**openai_of(faulty_service, model="openai/denied"))
+    ended()
+    (run,) = recorded.runs
+    assert (run.status, type(run.error).__name__) == ("error", "AuthenticationError")
+
+
+async def test_a_cancelled_stream_is_cancelled_where_the_client_is_traced(
+    faulty_service: str, client_traced: bool, recorded: Recording
+) -> None:
+    with anyio.CancelScope() as cancelling:
+        async for chunk in await litellm.acompletion(**openai_of(faulty_service, model="openai/hang"), stream=True):
+            if chunk.choices[0].delta.content == "world":
+                cancelling.cancel()
+    (run,) = recorded.runs
+    assert run.status == ("cancelled" if client_traced else "open")
+    if client_traced:
+        assert run.output == "Hello world"
+
+
+def test_keys_are_not_recorded(mock_service: str, recorded: Recording, ended: Callable) -> None:
+    litellm.completion(**openai_of(mock_service))
+    ended()
+    (run,) = recorded.runs
+    assert "canary" not in repr((run.inputs, run.output, run.metadata))
+
+
+def test_uninstall_leaves_nothing_behind(mock_service: str, recorded: Recording) -> None:
+    integration.uninstall()
+    client_integration.uninstall()
+    litellm.completion(**openai_of(mock_service))
+    assert recorded.runs == []
+    assert not [name for name in integration._LISTS if integration._handler in (getattr(litellm, name, None) or [])]
