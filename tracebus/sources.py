@@ -6,7 +6,7 @@ thread, another context), so a reported run is never current by itself: ``curren
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
@@ -14,7 +14,7 @@ from . import runs
 from .late import logging, uuid
 from .runs import Run, Scope, Status, Usage, get_current, innermost, set_current
 from .signals import Hook, bus
-from .tracing import SYNC, Source, end_run, fail_run, open_run, say, say_own_token, say_start
+from .tracing import ASYNC, SYNC, Colour, Pending, Source, end_run, fail_run, open_run, say, say_own_token, say_start, settle
 
 __all__ = ["Reporter"]
 
@@ -30,7 +30,9 @@ class Reporter:
 
     ``sender`` is what receivers get as sender, such as ``"langchain"``. A key is what the framework knows a run by: any
     hashable value that is unique among its runs. Nothing here raises for what is reported late, twice or about a run whose
-    start was never seen: it is ignored, and logged once.
+    start was never seen: it is ignored, and logged once. What a subscriber with ``raise_error`` raised does come through.
+
+    A framework that reports from async code says so with ``colour=ASYNC``, and awaits what is returned unless that is None.
     """
 
     def __init__(self, sender: str) -> None:
@@ -44,6 +46,10 @@ class Reporter:
     def __len__(self) -> int:
         """Return how many runs are open."""
         return len(self._open)
+
+    def knows(self, key: Hashable) -> bool:
+        """Tell whether the start of the run ``key`` was seen, not too long ago."""
+        return key in self._open or key in self._ended_keys
 
     def find(self, key: Hashable) -> Run | None:
         """Return the run that is known by ``key``, while it is open and, as long as anybody holds it, afterwards."""
@@ -63,11 +69,13 @@ class Reporter:
         run_id: uuid.UUID | None = None,
         session_id: str | None = None,
         user_id: str | None = None,
+        say: bool = True,
     ) -> Run | None:
         """Start the run ``key``, nested in the run ``parent`` or else in what is current here; None while nothing listens.
 
         A ``@traced`` run inside of ``parent`` that is current here is further in, and becomes the parent.
-        A ``parent`` that was never seen makes a root. ``run_id`` is kept as the run's id.
+        A ``parent`` that was never seen makes a root. ``run_id`` is kept as the run's id. With ``say=False`` it is left to
+        ``say_start`` to say so, which async code can await.
 
         Raises ArgumentError for an unknown kind.
         """
@@ -87,35 +95,64 @@ class Reporter:
             run.metadata.update(metadata)
         run.model = model
         self._open[key] = run
-        say_start(run, SYNC)
+        if say:
+            self.say_start(key)
         return run
 
-    def token(self, key: Hashable, token: str, chunk: Any = None) -> None:
+    def is_heard(self, parent: Hashable | None = None) -> bool:
+        """Tell whether anything listens, or could, to a run that ``start`` made here."""
+        return bus.live or self._outside(parent) is not None
+
+    def say_start(self, key: Hashable, colour: Colour = SYNC) -> Pending:
+        """Say that the run ``key`` starts, which ``start`` made without saying so. It fails with what a subscriber raises."""
+        run = self._open.get(key)
+        if run is None:
+            return None
+        try:
+            pending = say_start(run, colour)
+        except BaseException as error:
+            self.fail(key, error)
+            raise
+        return None if pending is None else self._started(key, pending)
+
+    async def _started(self, key: Hashable, pending: Awaitable[None]) -> None:
+        try:
+            await pending
+        except BaseException as error:
+            remaining = self.fail(key, error, colour=ASYNC)
+            if remaining is not None:
+                await remaining
+            raise
+
+    def token(self, key: Hashable, token: str, chunk: Any = None, colour: Colour = SYNC) -> Pending:
         """Say that the run ``key`` streamed a piece of its answer."""
         run = self._known(key, "a token")
-        if run is not None:
-            say_own_token(run, SYNC, token, chunk)
+        return None if run is None else say_own_token(run, colour, token, chunk)
 
-    def say(self, key: Hashable | None, hook: Hook[Any], **fields: Any) -> None:
+    def say(self, key: Hashable | None, hook: Hook[Any], *, colour: Colour = SYNC, **fields: Any) -> Pending:
         """Say something on the run ``key``; with None, on what is current here.
 
         Raises ArgumentError for fields that the hook's event does not have.
         """
         if key is None:
             current = innermost()
-            say(hook, current.run if isinstance(current, Scope) else current, fields, SYNC, current)
-            return
+            return say(hook, current.run if isinstance(current, Scope) else current, fields, colour, current)
         run = self._known(key, hook.name)
-        if run is not None and run.status == "open":
-            say(hook, run, fields, SYNC)
+        return say(hook, run, fields, colour) if run is not None and run.status == "open" else None
 
     def end(
-        self, key: Hashable, *, output: Any = None, usage: Usage | None = None, model: str | None = None, status: Status = "ok"
-    ) -> None:
+        self,
+        key: Hashable,
+        *,
+        output: Any = None,
+        usage: Usage | None = None,
+        model: str | None = None,
+        status: Status = "ok",
+        colour: Colour = SYNC,
+    ) -> Pending:
         """End the run ``key``, unless it has ended; what was told about it before stays where nothing is given."""
         run = self._taken(key, output, usage, model)
-        if run is not None:
-            end_run(run, SYNC, status)
+        return None if run is None else _settled(run, end_run(run, colour, status))
 
     def fail(
         self,
@@ -126,11 +163,11 @@ class Reporter:
         usage: Usage | None = None,
         model: str | None = None,
         status: Status | None = None,
-    ) -> None:
+        colour: Colour = SYNC,
+    ) -> Pending:
         """End the run ``key`` with an error, unless it has ended; cancellations are told from errors by their type."""
         run = self._taken(key, output, usage, model)
-        if run is not None:
-            fail_run(run, SYNC, error, status)
+        return None if run is None else _settled(run, fail_run(run, colour, error, status))
 
     def open_keys(self, within: Hashable) -> list[Hashable]:
         """Return the keys of the open runs nested in the run ``within``, the innermost first."""
@@ -164,7 +201,7 @@ class Reporter:
             return current
         run = self.find(parent)
         if run is None:
-            if bus.live:
+            if bus.live and parent not in self._ended_keys:
                 self.warn_once("parent", "%s reported a run whose parent %s was not seen: it is a root", self.sender, parent)
             return get_current()  # what was cut from its parent is still a part of what it happens in
         if current is None or (isinstance(current, Run) and current.sender is self.sender):
@@ -211,8 +248,17 @@ class Reporter:
                 pass  # another thread has just done it; the next end tries again
 
 
-def _with_ids(outside: Run | Scope | None, session_id: str | None, user_id: str | None) -> Scope:
+def _settled(run: Run, pending: Pending) -> Pending:
+    """Wait, in sync code, for what the trace of an outermost run left in queues."""
+    if run.parent is None and pending is None:
+        settle(run)
+    return pending
+
+
+def _with_ids(outside: Run | Scope | None, session_id: str | None, user_id: str | None) -> Run | Scope | None:
     around = outside._scope if isinstance(outside, Run) else outside or runs.ROOT_SCOPE
+    if session_id in (None, around.session_id) and user_id in (None, around.user_id):
+        return outside  # as everything nested in a run that brought them here
     return Scope(
         outside if isinstance(outside, Run) else around.run,
         route=around.route,
