@@ -12,17 +12,18 @@ VERSIONS ?= 3.11 3.12 3.13
 extra-dev = dev
 extra-demo = examples
 extra-bench = bench
+extra-langchain = oracle
 
 export RUFF_OUTPUT_FORMAT = concise
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-long bench lint types format clean
+.PHONY: help demo test test-long test-langchain bench lint types format clean
 .SECONDARY:
 
 help: ## these lines
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 demo: ARGS ?= "How do I subscribe to tokens?"
 demo: .venv/demo/.installed ## ask the README a question and watch: make demo ARGS='"another question"'
@@ -40,6 +41,10 @@ test: lint types ## linter, types, the suite on each Python found, the wheel
 test-long: .venv/dev/.installed ## what takes long: the full counts of the tests marked so
 	@echo "── full counts"
 	$(call pytest,dev,long,--timeout 600)
+
+test-langchain: .venv/langchain/.installed ## langchain-core's own tests with the bridge beside langchain-core's tracer
+	@echo "── langchain-core's unit tests, without and with tracebus"
+	@.venv/langchain/bin/python tests/oracle/run.py $(ARGS)
 
 test-%: .venv/%/.installed
 	@echo "── suite on $$(.venv/$*/bin/python --version)"

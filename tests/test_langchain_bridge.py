@@ -719,6 +719,20 @@ def test_async_subscribers_have_heard_when_a_sync_call_returns(recorded: Recordi
     assert heard == ["chain_start", "chain_end"]
 
 
+async def test_sync_code_in_a_loop_does_not_wait_for_async_subscribers(recorded: Recording) -> None:
+    heard, may_hear = asyncio.Event(), asyncio.Event()
+
+    async def slow(sender: object, event: Any) -> None:
+        await may_hear.wait()
+        heard.set()
+
+    with subscribe(slow, "chain_end"):
+        assert RunnableLambda(str).invoke(1) == "1"
+        assert not heard.is_set()
+        may_hear.set()
+        await heard.wait()
+
+
 async def test_a_cancelled_runs_end_has_been_heard_when_the_cancellation_is(recorded: Recording) -> None:
     heard: list[str] = []
 

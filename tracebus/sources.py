@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from typing import Any, Final
-from weakref import WeakValueDictionary
+from weakref import ref
 
 from . import runs
 from .late import logging, uuid
@@ -38,8 +38,7 @@ class Reporter:
     def __init__(self, sender: str) -> None:
         self.sender = sender
         self._open: dict[Hashable, Run] = {}
-        self._ended: WeakValueDictionary[Hashable, Run] = WeakValueDictionary()
-        self._ended_keys: dict[Hashable, None] = {}
+        self._ended: dict[Hashable, ref[Run]] = {}
         self._sources: dict[tuple[str, str], Source] = {}
         self._warned: set[str] = set()
 
@@ -49,11 +48,14 @@ class Reporter:
 
     def knows(self, key: Hashable) -> bool:
         """Tell whether the start of the run ``key`` was seen, not too long ago."""
-        return key in self._open or key in self._ended_keys
+        return key in self._open or key in self._ended
 
     def find(self, key: Hashable) -> Run | None:
         """Return the run that is known by ``key``, while it is open and, as long as anybody holds it, afterwards."""
-        return self._open.get(key) or self._ended.get(key)
+        run = self._open.get(key)
+        if run is None and (ended := self._ended.get(key)) is not None:
+            run = ended()
+        return run
 
     def start(
         self,
@@ -196,14 +198,16 @@ class Reporter:
         return runs.find_with(find)
 
     def _outside(self, parent: Hashable | None) -> Run | Scope | None:
-        current = innermost()
         if parent is None:
-            return current
+            return innermost()
         run = self.find(parent)
         if run is None:
-            if bus.live and parent not in self._ended_keys:
+            if bus.live and parent not in self._ended:
                 self.warn_once("parent", "%s reported a run whose parent %s was not seen: it is a root", self.sender, parent)
             return get_current()  # what was cut from its parent is still a part of what it happens in
+        if get_current() is None and len(runs.finders) < 2:
+            return run  # nothing else can be further in: the path of most
+        current = innermost()
         if current is None or (isinstance(current, Run) and current.sender is self.sender):
             return run  # the framework knows best which of its runs is outside
         return current if run in current._seen or runs.is_inside(current, run) else run
@@ -218,7 +222,7 @@ class Reporter:
 
     def _known(self, key: Hashable, what: str) -> Run | None:
         run = self._open.get(key)
-        if run is None and key not in self._ended_keys and bus.live:
+        if run is None and key not in self._ended and bus.live:
             self.warn_once("unknown", "%s reported %s of a run whose start was not seen: %s", self.sender, what, key)
         return run
 
@@ -239,11 +243,10 @@ class Reporter:
 
     def _remember(self, key: Hashable, run: Run) -> None:
         # Without a lock, which a forked child or the collector could find taken: each of these is one atomic step.
-        self._ended[key] = run
-        self._ended_keys[key] = None
-        if len(self._ended_keys) > ENDED_KEPT:
+        self._ended[key] = ref(run)
+        if len(self._ended) > ENDED_KEPT:
             try:
-                self._ended_keys.pop(next(iter(self._ended_keys)), None)
+                self._ended.pop(next(iter(self._ended)), None)
             except (RuntimeError, StopIteration):
                 pass  # another thread has just done it; the next end tries again
 

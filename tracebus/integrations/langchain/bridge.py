@@ -21,7 +21,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from ...signals import Hook, agent_action, agent_finish, custom_event, retry, text
 from ...tracing import ASYNC, SYNC, Colour, Pending
 from . import incoming
-from .lives import Life, begin, connect, end, fail, life_of, reporter
+from .lives import Life, begin, end, fail, life_of, reporter
 from .watching import note_asker, stream_was_left
 
 __all__ = ["TracebusHandler"]
@@ -83,9 +83,6 @@ class TracebusHandler(BaseCallbackHandler):
     """
 
     raise_error = True  # what comes out of a method is what a subscriber with raise_error raised
-
-    def __init__(self) -> None:
-        connect()
 
     @property
     def run_inline(self) -> bool:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]

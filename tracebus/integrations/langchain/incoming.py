@@ -105,13 +105,19 @@ def model_asked(params: Mapping[str, Any], metadata: Mapping[str, Any] | None) -
 
 def model_answering(result: LLMResult) -> str | None:
     """Return the name of the model that answered."""
-    metadata = [getattr(getattr(one, "message", None), "response_metadata", None) or {} for one in _generations(result)]
-    places = [*metadata, result.llm_output or {}]
-    return _first_text(*(place.get(name) for place in places for name in ("model_name", "model")))
+    for generation in _generations(result):
+        answer = getattr(generation, "message", None)
+        if answer is not None and (said := answer.response_metadata):
+            return _first_text(said.get("model_name"), said.get("model"))
+    said = result.llm_output
+    return _first_text(said.get("model_name"), said.get("model")) if said else None
 
 
 def _first_text(*values: Any) -> str | None:
-    return next((value for value in values if isinstance(value, str) and value), None)
+    for value in values:
+        if isinstance(value, str) and value:
+            return value
+    return None
 
 
 def _generations(result: LLMResult) -> Sequence[Generation]:
@@ -146,10 +152,9 @@ def usage_of(result: LLMResult) -> Usage | None:
     usage: Usage | None = None
     for generation in _generations(result):
         usage = added(usage, usage_in(getattr(generation, "message", None)))
-    if usage is not None:
-        return usage
-    output = result.llm_output or {}
-    return _usage(output.get("token_usage") or output.get("usage"))
+    if usage is None and result.llm_output:
+        return _usage(result.llm_output.get("token_usage") or result.llm_output.get("usage"))
+    return usage
 
 
 def usage_in(given: Any) -> Usage | None:
@@ -240,7 +245,8 @@ def name_of(name: str | None, serialized: Any, default: str) -> str:
 
 def session_of(metadata: Mapping[str, Any] | None) -> tuple[str | None, str | None]:
     """Return the session and the user that LangChain's metadata name."""
-    said = metadata or {}
-    session = next((said[name] for name in ("session_id", "thread_id", "conversation_id") if said.get(name)), None)
-    user = said.get("user_id") or None
-    return None if session is None else str(session), None if user is None else str(user)
+    if not metadata:
+        return None, None
+    session = metadata.get("session_id") or metadata.get("thread_id") or metadata.get("conversation_id")
+    user = metadata.get("user_id")
+    return str(session) if session else None, str(user) if user else None

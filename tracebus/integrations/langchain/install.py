@@ -10,6 +10,7 @@ from typing import Any, cast
 from ...runs import innermost
 from ...signals import bus
 from .bridge import TracebusHandler
+from .lives import disconnect
 
 try:
     from langchain_core.tracers.context import register_configure_hook
@@ -51,6 +52,7 @@ def install() -> None:
 def uninstall() -> None:
     """Trace no more runs; those that are open are told to their end."""
     _installed.handler = None
+    disconnect()
 
 
 def _register() -> bool:

@@ -18,7 +18,7 @@ from ...sources import Reporter
 from ...tracing import ASYNC, SYNC, Colour, Pending, status_of
 from .watching import Unit, Watch, is_over, unit_here
 
-__all__ = ["Life", "begin", "connect", "end", "fail", "life_of", "reporter"]
+__all__ = ["Life", "begin", "connect", "disconnect", "end", "fail", "life_of", "reporter"]
 
 reporter: Final = Reporter("langchain")
 
@@ -29,14 +29,22 @@ def _current_run_id() -> UUID | None:
     return None if config is None else getattr(config.get("callbacks"), "parent_run_id", None)
 
 
-_disconnect: Callable[[], None] | None = None
+_forget: Callable[[], None] | None = None
 
 
 def connect() -> None:
     """Let ``@traced`` functions inside LangChain's runs find those."""
-    global _disconnect
-    if _disconnect is None:
-        _disconnect = reporter.current_in(_current_run_id)
+    global _forget
+    if _forget is None:
+        _forget = reporter.current_in(_current_run_id)
+
+
+def disconnect() -> None:
+    """Let them look no longer, until there is another run."""
+    global _forget
+    if _forget is not None:
+        _forget()
+        _forget = None
 
 
 class Life:
@@ -70,6 +78,7 @@ def life_of(run_id: UUID | None) -> Life | None:
 
 def begin(run_id: UUID, life: Life, colour: Colour) -> Pending:
     """Say that a run starts, and watch it where it may end without a word."""
+    connect()
     is_async = colour is ASYNC
     life.unit = unit_here(is_async)
     _lives[run_id] = life
@@ -103,17 +112,23 @@ def _forgotten(run_id: UUID) -> None:
 def end(run_id: UUID, colour: Colour, status: Status = "ok", **known: Any) -> Pending:
     """End a run, after what was left open inside it. ``known`` are the ``output``, ``usage`` and ``model`` of the call."""
     life = _taken(run_id)
-    if life is not None and status == "ok" and life.is_paused:
+    if life is None:
+        return reporter.end(run_id, status=status, colour=colour, **known)
+    if status == "ok" and life.is_paused:
         status = "paused"
-    if life is not None and status == "paused" and (parent := life_of(life.parent_id)) is not None:
+    if status == "paused" and (parent := life_of(life.parent_id)) is not None:
         parent.is_paused = True
-    inside = _inside(life, status, None)
-    return _in_turn(inside, partial(reporter.end, run_id, status=status, **known), colour)
+    if not life.children:
+        return reporter.end(run_id, status=status, colour=colour, **known)
+    return _in_turn(_inside(life, status, None), partial(reporter.end, run_id, status=status, **known), colour)
 
 
 def fail(run_id: UUID, colour: Colour, error: BaseException, **known: Any) -> Pending:
     """End a run with an error, after what was left open inside it."""
-    inside = _inside(_taken(run_id), status_of(error), error)
+    life = _taken(run_id)
+    if life is None or not life.children:
+        return reporter.fail(run_id, error, colour=colour, **known)
+    inside = _inside(life, status_of(error), error)
     return _in_turn(inside, partial(reporter.fail, run_id, error, **known), colour)
 
 
@@ -133,9 +148,7 @@ def _taken(run_id: UUID) -> Life | None:
 Ending: TypeAlias = "Callable[..., Pending]"
 
 
-def _inside(life: Life | None, status: Status, error: BaseException | None) -> list[Ending]:
-    if life is None or not life.children:
-        return []
+def _inside(life: Life, status: Status, error: BaseException | None) -> list[Ending]:
     return [_ending_inside(run_id, status, error) for run_id in list(_left_inside(life, life.unit))]
 
 
@@ -158,8 +171,6 @@ def _ending_inside(run_id: UUID, status: Status, error: BaseException | None) ->
 
 
 def _in_turn(inside: list[Ending], own: Ending, colour: Colour) -> Pending:
-    if not inside:
-        return own(colour=colour)
     raised: BaseException | None = None
     left: list[Awaitable[None]] = []
     for ending in (*inside, own):

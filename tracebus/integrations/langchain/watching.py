@@ -28,8 +28,10 @@ _asker: ContextVar[weakref.ref[asyncio.Task[Any]] | None] = ContextVar("tracebus
 def note_asker() -> None:
     """Remember which task asks here; those that LangChain's managers start for it know it by their copy of its context."""
     task = asyncio.current_task() if _get_running_loop() is not None else None
-    if task is not None and not _is_of_manager(task.get_coro()):
-        _asker.set(weakref.ref(task))
+    known = _asker.get()
+    if task is None or (known is not None and known() is task) or _is_of_manager(task.get_coro()):
+        return
+    _asker.set(weakref.ref(task))
 
 
 def unit_here(is_async: bool) -> Unit:
