@@ -4,6 +4,7 @@ import asyncio
 import gc
 import inspect
 import logging
+import sys
 import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -272,6 +273,29 @@ def test_tokens_are_those_of_the_stream_with_their_chunks(recorded: Recording) -
     assert "".join(event.token for event in tokens) == "one two"
     assert [event.index for event in tokens] == list(range(len(tokens)))
     assert recorded.run("GenericFakeChatModel").first_token_s is not None
+
+
+class Opening(Waiting):
+    """A chat model whose stream begins with a chunk that has nothing in it, and calls a tool."""
+
+    def _stream(self, *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
+        call = {"name": "double", "args": "", "id": "c-1", "index": 0, "type": "tool_call_chunk"}
+        for chunk in (AIMessageChunk(""), AIMessageChunk("one"), AIMessageChunk("", tool_call_chunks=[call])):
+            yield ChatGenerationChunk(message=chunk)
+
+
+def test_a_chunk_with_nothing_in_it_is_no_token(recorded: Recording) -> None:
+    list(Opening().stream("hi"))
+    assert recorded.tokens == ["one", ""]
+    assert recorded.of("llm_new_token")[1].chunk is not None  # it calls a tool
+
+
+@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
+def test_protocol_events_of_sync_code_are_tokens(recorded: Recording) -> None:
+    for _ in Counting().stream_events("hi", version="v3"):
+        pass
+    assert recorded.tokens == ["one ", "two"]
+    assert recorded.tree("kind", "status", "output") == "Counting chat_model ok one two"
 
 
 def test_a_tool_has_its_arguments_and_the_id_of_its_call(recorded: Recording) -> None:
@@ -549,10 +573,20 @@ async def test_what_is_cancelled_ends_as_cancelled_the_innermost_first(call: Cal
 
 async def test_a_model_that_a_timeout_stops_has_ended_when_that_is_known(recorded: Recording) -> None:
     waiting = Waiting(begun=asyncio.Event())
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.01):
+
+    async def run_out(limit: asyncio.Timeout) -> None:
+        await waiting.begun.wait()
+        limit.reschedule(0)
+
+    limit = asyncio.timeout(None)
+    running_out = asyncio.ensure_future(run_out(limit))
+    try:
+        async with limit:
             await waiting.ainvoke("hi")
-    assert recorded.tree("kind", "status") == "Waiting chat_model cancelled"
+    except TimeoutError:
+        assert recorded.tree("kind", "status") == "Waiting chat_model cancelled"
+    await running_out
+    assert limit.expired()
 
 
 async def test_a_model_that_is_cancelled_inside_an_async_generator_ends_with_its_task(recorded: Recording) -> None:
@@ -849,26 +883,20 @@ async def test_fifty_async_levels_end(recorded: Recording) -> None:
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("times", [3_000, pytest.param(100_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", [1_000, pytest.param(100_000, marks=pytest.mark.long)])
 def test_scoped_uses_leave_nothing_behind(times: int) -> None:
-    import tracemalloc
-
     chain, heard = RunnableLambda(lambda value: value), [0]
 
     def hear(sender: object, event: Any) -> None:
         heard[0] += 1
 
-    def use(count: int) -> None:
+    def blocks_after(count: int) -> int:
         for _ in range(count):
             with scope(callbacks=[hear], user_id="u-1"):
                 chain.invoke(1)
+        gc.collect()
+        return sys.getallocatedblocks()
 
-    use(1_500)  # what is remembered of ended runs is bounded, and full now
-    tracemalloc.start()
-    before = tracemalloc.get_traced_memory()[0]
-    use(times)
-    gc.collect()
-    grown = tracemalloc.get_traced_memory()[0] - before
-    tracemalloc.stop()
-    assert heard == [2 * (1_500 + times)]
-    assert grown < 256 * 1024
+    before = blocks_after(1_100)  # what is remembered of ended runs is bounded, and full now
+    assert blocks_after(times) - before < 500
+    assert heard == [2 * (1_100 + times)]

@@ -102,12 +102,13 @@ def main() -> int:
 
 
 def still_fails(folder: Path, test: str, env: dict[str, str]) -> bool:
-    """Run a test that failed once more, by itself: some of them measure time."""
+    """Run a test that failed again, by itself and at most three times: some of them measure time."""
     path = test.partition("::")[0].replace(".", "/")
     while not (folder / f"{path}.py").exists():  # a class is a part of the name
         path = path.rpartition("/")[0]
     name = test.partition("::")[2].partition("[")[0]
-    return any(one == "failure" for one in outcomes(folder, f"{path}.py", "-k", name, "-p", "bridge_only", env=env).values())
+    again = (outcomes(folder, f"{path}.py", "-k", name, "-p", "bridge_only", env=env) for _ in range(3))
+    return all({"failure", "error"} & set(found.values()) for found in again)
 
 
 def said(found: dict[str, str]) -> str:

@@ -218,7 +218,7 @@ class TracebusHandler(BaseCallbackHandler):
     def on_llm_new_token(
         self, token: Any, *, run_id: UUID, parent_run_id: UUID | None = None, chunk: Any = None, **said: Any
     ) -> Saying | None:
-        """Say a piece of a model's answer, and add the tokens that its chunk counts."""
+        """Say a piece of a model's answer, if there is something in it, and add the tokens that its chunk counts."""
         self._model(run_id, parent_run_id, said)
         if not self._tells(run_id):
             return None
@@ -226,7 +226,8 @@ class TracebusHandler(BaseCallbackHandler):
         if life is not None:
             life.has_own_tokens = True
             life.run.usage = incoming.added(life.run.usage, incoming.usage_in(getattr(chunk, "message", None)))
-        return _token(run_id, incoming.text_in(token), chunk)
+        piece = incoming.text_in(token)
+        return _token(run_id, piece, chunk) if piece or not incoming.is_empty(chunk) else None
 
     @_hook
     def on_stream_event(self, event: Any, *, run_id: UUID, **said: Any) -> Saying | None:

@@ -21,6 +21,7 @@ __all__ = [
     "document",
     "failure_in",
     "interrupt_status",
+    "is_empty",
     "message",
     "model_asked",
     "model_answering",
@@ -77,6 +78,14 @@ def text_in(content: Any) -> str:
 def _block_text(block: Any) -> str:
     text = block.get("text") if isinstance(block, Mapping) and block.get("type") in ("text", "text-delta") else None
     return text if isinstance(text, str) else ""
+
+
+def is_empty(chunk: Any) -> bool:
+    """Tell whether there is nothing in a streamed chunk: a provider's first and last ones may only open and close."""
+    said = getattr(chunk, "message", None)
+    if said is None:
+        return True
+    return not said.content and not getattr(said, "tool_call_chunks", None) and not said.additional_kwargs
 
 
 def _is_text(content: Any) -> bool:
