@@ -311,6 +311,12 @@ EXPLAINED: dict[str, tuple[str, Callable[[str, Told, Told], bool]]] = {
         "what LangSmith's gateway and client add to the metadata of a run that has started stays there",
         lambda what, there, here: what == "metadata" and bool({"ls_gateway_info", "revision_id"} & there.metadata.keys()),
     ),
+    "changed": (
+        "inputs to which a chain with fallbacks added its exception later are kept here as they were at the start",
+        lambda what, there, here: (
+            what == "inputs" and {**here.inputs, "exception": there.inputs.get("exception")} == there.inputs
+        ),
+    ),
     "same id": (
         "a run that starts under the id of one that is open is that one here; there it is another",
         lambda what, there, here: (here.test, here.id) in reference.clashes,
