@@ -14,17 +14,18 @@ extra-demo = examples
 extra-bench = bench
 extra-handlers = test,langchain-handlers
 extra-litellm = test-litellm
+extra-langchain = oracle
 
 export RUFF_OUTPUT_FORMAT = concise
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-long test-handlers test-litellm bench bench-store lint types format clean
+.PHONY: help demo test test-long test-handlers test-langchain test-litellm bench bench-store lint types format clean
 .SECONDARY:
 
 help: ## these lines
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 demo: ARGS ?= "How do I subscribe to tokens?"
 demo: .venv/demo/.installed ## ask the README a question and watch: make demo ARGS='"another question"'
@@ -47,6 +48,10 @@ test-litellm: .venv/litellm/.installed .venv/node/.installed ## litellm and what
 	@echo "── litellm"
 	@LITELLM_LOCAL_MODEL_COST_MAP=True .venv/litellm/bin/python -m pytest -q \
 		-W ignore::ResourceWarning -W ignore::pytest.PytestUnraisableExceptionWarning tests/with_litellm
+
+test-langchain: .venv/langchain/.installed ## langchain-core's own tests with the bridge beside langchain-core's tracer
+	@echo "── langchain-core's unit tests, without and with tracebus"
+	@.venv/langchain/bin/python tests/oracle/run.py $(ARGS)
 
 test-%: .venv/%/.installed .venv/node/.installed
 	@echo "── suite on $$(.venv/$*/bin/python --version)"

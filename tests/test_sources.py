@@ -235,4 +235,4 @@ def test_ended_runs_are_let_go(reporter: Reporter) -> None:
             reporter.end(key, output="x" * 1000)
     assert len(reporter) == 0
     assert reporter.find(2_999) is None
-    assert len(reporter._ended_keys) == 1_000
+    assert len(reporter._ended) == 1_000

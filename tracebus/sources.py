@@ -6,15 +6,15 @@ thread, another context), so a reported run is never current by itself: ``curren
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from typing import Any, Final
-from weakref import WeakValueDictionary
+from weakref import ref
 
 from . import runs
 from .late import logging, uuid
 from .runs import Run, Scope, Status, Usage, get_current, innermost, set_current
 from .signals import Hook, bus
-from .tracing import SYNC, Source, end_run, fail_run, open_run, say, say_own_token, say_start
+from .tracing import ASYNC, SYNC, Colour, Pending, Source, end_run, fail_run, open_run, say, say_own_token, say_start, settle
 
 __all__ = ["LibrarySource", "Reporter"]
 
@@ -46,8 +46,9 @@ class Reporter:
 
     ``sender`` is what receivers get as sender, such as ``"langchain"``. A key is what the framework knows a run by: any
     hashable value that is unique among its runs. Nothing here raises for what is reported late, twice or about a run whose
-    start was never seen: it is ignored, and logged once.
+    start was never seen: it is ignored, and logged once. What a subscriber with ``raise_error`` raised does come through.
 
+    A framework that reports from async code says so with ``colour=ASYNC``, and awaits what is returned unless that is None.
     Where the framework calls a model through a client that is traced, too, the call is the framework's run alone. With
     ``takes_parts`` that run gets what the client knows: for a framework that tells of no tokens itself.
     """
@@ -56,8 +57,7 @@ class Reporter:
         self.sender = sender
         self._takes_parts = takes_parts
         self._open: dict[Hashable, Run] = {}
-        self._ended: WeakValueDictionary[Hashable, Run] = WeakValueDictionary()
-        self._ended_keys: dict[Hashable, None] = {}
+        self._ended: dict[Hashable, ref[Run]] = {}
         self._sources: dict[tuple[str, str], LibrarySource] = {}
         self._warned: set[str] = set()
         self._look_at = OPEN_KEPT
@@ -66,9 +66,16 @@ class Reporter:
         """Return how many runs are open."""
         return len(self._open)
 
+    def knows(self, key: Hashable) -> bool:
+        """Tell whether the start of the run ``key`` was seen, not too long ago."""
+        return key in self._open or key in self._ended
+
     def find(self, key: Hashable) -> Run | None:
         """Return the run that is known by ``key``, while it is open and, as long as anybody holds it, afterwards."""
-        return self._open.get(key) or self._ended.get(key)
+        run = self._open.get(key)
+        if run is None and (ended := self._ended.get(key)) is not None:
+            run = ended()
+        return run
 
     def start(
         self,
@@ -84,11 +91,13 @@ class Reporter:
         run_id: uuid.UUID | None = None,
         session_id: str | None = None,
         user_id: str | None = None,
+        say: bool = True,
     ) -> Run | None:
         """Start the run ``key``, nested in the run ``parent`` or else in what is current here; None while nothing listens.
 
         A ``@traced`` run inside of ``parent`` that is current here is further in, and becomes the parent.
-        A ``parent`` that was never seen makes a root. ``run_id`` is kept as the run's id.
+        A ``parent`` that was never seen makes a root. ``run_id`` is kept as the run's id. With ``say=False`` it is left to
+        ``say_start`` to say so, which async code can await.
 
         Raises ArgumentError for an unknown kind.
         """
@@ -110,27 +119,50 @@ class Reporter:
         if len(self._open) >= self._look_at:
             self._forget_ended()
         self._open[key] = run
-        say_start(run, SYNC)
+        if say:
+            self.say_start(key)
         return run
 
-    def token(self, key: Hashable, token: str, chunk: Any = None) -> None:
+    def is_heard(self, parent: Hashable | None = None) -> bool:
+        """Tell whether anything listens, or could, to a run that ``start`` made here."""
+        return bus.live or self._outside(parent) is not None
+
+    def say_start(self, key: Hashable, colour: Colour = SYNC) -> Pending:
+        """Say that the run ``key`` starts, which ``start`` made without saying so. It fails with what a subscriber raises."""
+        run = self._open.get(key)
+        if run is None:
+            return None
+        try:
+            pending = say_start(run, colour)
+        except BaseException as error:
+            self.fail(key, error)
+            raise
+        return None if pending is None else self._started(key, pending)
+
+    async def _started(self, key: Hashable, pending: Awaitable[None]) -> None:
+        try:
+            await pending
+        except BaseException as error:
+            remaining = self.fail(key, error, colour=ASYNC)
+            if remaining is not None:
+                await remaining
+            raise
+
+    def token(self, key: Hashable, token: str, chunk: Any = None, colour: Colour = SYNC) -> Pending:
         """Say that the run ``key`` streamed a piece of its answer."""
         run = self._known(key, "a token")
-        if run is not None:
-            say_own_token(run, SYNC, token, chunk)
+        return None if run is None else say_own_token(run, colour, token, chunk)
 
-    def say(self, key: Hashable | None, hook: Hook[Any], **fields: Any) -> None:
+    def say(self, key: Hashable | None, hook: Hook[Any], *, colour: Colour = SYNC, **fields: Any) -> Pending:
         """Say something on the run ``key``; with None, on what is current here.
 
         Raises ArgumentError for fields that the hook's event does not have.
         """
         if key is None:
             current = innermost()
-            say(hook, current.run if isinstance(current, Scope) else current, fields, SYNC, current)
-            return
+            return say(hook, current.run if isinstance(current, Scope) else current, fields, colour, current)
         run = self._known(key, hook.name)
-        if run is not None and run.status == "open":
-            say(hook, run, fields, SYNC)
+        return say(hook, run, fields, colour) if run is not None and run.status == "open" else None
 
     def end(
         self,
@@ -141,16 +173,18 @@ class Reporter:
         model: str | None = None,
         status: Status = "ok",
         first_token_s: float | None = None,
-    ) -> None:
+        colour: Colour = SYNC,
+    ) -> Pending:
         """End the run ``key``, unless it has ended; what was told about it before stays where nothing is given.
 
         ``first_token_s`` is for a framework that streams without telling of the tokens.
         """
         run = self._taken(key, output, usage, model)
-        if run is not None:
-            if first_token_s is not None and run._first_token is None:
-                run._first_token = run._started + round(first_token_s * 1e9)
-            end_run(run, SYNC, status)
+        if run is None:
+            return None
+        if first_token_s is not None and run._first_token is None:
+            run._first_token = run._started + round(first_token_s * 1e9)
+        return _settled(run, end_run(run, colour, status))
 
     def fail(
         self,
@@ -161,11 +195,11 @@ class Reporter:
         usage: Usage | None = None,
         model: str | None = None,
         status: Status | None = None,
-    ) -> None:
+        colour: Colour = SYNC,
+    ) -> Pending:
         """End the run ``key`` with an error, unless it has ended; cancellations are told from errors by their type."""
         run = self._taken(key, output, usage, model)
-        if run is not None:
-            fail_run(run, SYNC, error, status)
+        return None if run is None else _settled(run, fail_run(run, colour, error, status))
 
     def open_keys(self, within: Hashable) -> list[Hashable]:
         """Return the keys of the open runs nested in the run ``within``, the innermost first."""
@@ -194,14 +228,16 @@ class Reporter:
         return runs.find_with(find)
 
     def _outside(self, parent: Hashable | None) -> Run | Scope | None:
-        current = innermost()
         if parent is None:
-            return current
+            return innermost()
         run = self.find(parent)
         if run is None:
-            if bus.live:
+            if bus.live and parent not in self._ended:
                 self.warn_once("parent", "%s reported a run whose parent %s was not seen: it is a root", self.sender, parent)
             return get_current()  # what was cut from its parent is still a part of what it happens in
+        if get_current() is None and len(runs.finders or ()) < 2:
+            return run  # nothing else can be further in: the path of most
+        current = innermost()
         if current is None or (isinstance(current, Run) and current.sender is self.sender):
             return run  # the framework knows best which of its runs is outside
         return current if run in current._seen or runs.is_inside(current, run) else run
@@ -216,7 +252,7 @@ class Reporter:
 
     def _known(self, key: Hashable, what: str) -> Run | None:
         run = self._open.get(key)
-        if run is None and key not in self._ended_keys and bus.live:
+        if run is None and key not in self._ended and bus.live:
             self.warn_once("unknown", "%s reported %s of a run whose start was not seen: %s", self.sender, what, key)
         return run
 
@@ -243,17 +279,25 @@ class Reporter:
 
     def _remember(self, key: Hashable, run: Run) -> None:
         # Without a lock, which a forked child or the collector could find taken: each of these is one atomic step.
-        self._ended[key] = run
-        self._ended_keys[key] = None
-        if len(self._ended_keys) > ENDED_KEPT:
+        self._ended[key] = ref(run)
+        if len(self._ended) > ENDED_KEPT:
             try:
-                self._ended_keys.pop(next(iter(self._ended_keys)), None)
+                self._ended.pop(next(iter(self._ended)), None)
             except (RuntimeError, StopIteration):
                 pass  # another thread has just done it; the next end tries again
 
 
-def _with_ids(outside: Run | Scope | None, session_id: str | None, user_id: str | None) -> Scope:
+def _settled(run: Run, pending: Pending) -> Pending:
+    """Wait, in sync code, for what the trace of an outermost run left in queues."""
+    if run.parent is None and pending is None:
+        settle(run)
+    return pending
+
+
+def _with_ids(outside: Run | Scope | None, session_id: str | None, user_id: str | None) -> Run | Scope | None:
     around = outside._scope if isinstance(outside, Run) else outside or runs.ROOT_SCOPE
+    if session_id in (None, around.session_id) and user_id in (None, around.user_id):
+        return outside  # as everything nested in a run that brought them here
     return Scope(
         outside if isinstance(outside, Run) else around.run,
         route=around.route,

@@ -275,6 +275,7 @@ class Row:
 
 
 OTEL, LANGCHAIN, FIRST = "opentelemetry-sdk", "langchain-core", "chain→llm, sync"
+HANDLER = "its no-op handler"
 
 ROWS = [
     Row(FIRST, OTEL, one_in(6), against(works.nested, works.otel_nested)),
@@ -284,6 +285,13 @@ ROWS = [
     Row("chain→llm, async, subscriber awaits", LANGCHAIN, None, chain_awaiting),
     Row("chain→llm, nothing subscribed", OTEL, one_in(50), against(works.nested_unheard, works.otel_nested)),
     Row("chain→llm, ten subscribers", "one subscriber", as_long(4), against(works.nested_for_ten, works.nested)),
+    Row("LangChain's own, bridged, sync", HANDLER, Bar(1.25, "1.25"), against(works.langchain_traced, works.langchain_nested)),
+    Row(
+        "LangChain's own, bridged, async",
+        HANDLER,
+        Bar(1.25, "1.25"),
+        against(works.langchain_traced_async, works.langchain_nested_async),
+    ),
     Row("token, async: aemit()", LANGCHAIN, one_in(6), against(works.token_emitted_async, works.langchain_token_async)),
     Row("token, async: say_token()", LANGCHAIN, None, against(works.token_said_async, works.langchain_token_async)),
     Row("token, async, subscriber awaits", LANGCHAIN, None, token_awaiting),

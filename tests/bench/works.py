@@ -35,6 +35,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 
 import tracebus
 from tracebus import HOOKS, Event, LLMNewToken, aemit, emit, llm_new_token, subscribe, trace, traced
+from tracebus.integrations.langchain import install, uninstall
 from tracebus.signals import bus
 from tracebus.snapshots import snapshot_of
 from tracebus.tracing import ASYNC, SYNC, say_token
@@ -283,6 +284,41 @@ def langchain_nested_async(awaits: Awaits | None = None) -> Iterator[Work]:
 
     chain, config = RunnableLambda(call_model), RunnableConfig(callbacks=[handler])
     yield Work(timing_async(partial(chain.ainvoke, QUESTION, config)), lambda: handler.heard, EVENTS)
+
+
+@contextmanager
+def langchain_traced() -> Iterator[Work]:
+    """Invoke the same chain with tracebus in place of the handler."""
+    hear, heard = ear()
+    model = FakeListLLM(responses=[ANSWER])
+
+    def call_model(question: str, config: RunnableConfig) -> str:
+        return model.invoke(question, config)
+
+    with _installed(), subscribe(hear):
+        yield Work(timing(partial(RunnableLambda(call_model).invoke, QUESTION, RunnableConfig())), heard, EVENTS)
+
+
+@contextmanager
+def langchain_traced_async() -> Iterator[Work]:
+    """Invoke the same chain with tracebus in place of the handler."""
+    hear, heard = async_ear()
+    model = FakeListLLM(responses=[ANSWER])
+
+    async def call_model(question: str, config: RunnableConfig) -> str:
+        return await model.ainvoke(question, config)
+
+    with _installed(), subscribe(hear):
+        yield Work(timing_async(partial(RunnableLambda(call_model).ainvoke, QUESTION, RunnableConfig())), heard, EVENTS)
+
+
+@contextmanager
+def _installed() -> Iterator[None]:
+    install()
+    try:
+        yield
+    finally:
+        uninstall()
 
 
 # -- tokens ------------------------------------------------------------------------------------------------------------

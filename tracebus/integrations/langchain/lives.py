@@ -1,0 +1,189 @@
+"""How a run of LangChain lives here: what is known of it while it is open, and that it ends once, after what is inside it.
+
+What is read out of LangChain's calls is in ``bridge``, what it does not say in ``watching``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from typing import Any, Final, TypeAlias
+from uuid import UUID
+
+from langchain_core.runnables.config import var_child_runnable_config
+
+from ...runs import Run, Status
+from ...sources import Reporter
+from ...tracing import ASYNC, SYNC, Colour, Pending, status_of
+from .watching import Unit, Watch, is_over, unit_here
+
+__all__ = ["Life", "begin", "connect", "disconnect", "end", "fail", "life_of", "reporter"]
+
+reporter: Final = Reporter("langchain")
+
+
+def _current_run_id() -> UUID | None:
+    """Return the run whose config LangChain has made current here."""
+    config = var_child_runnable_config.get()
+    return None if config is None else getattr(config.get("callbacks"), "parent_run_id", None)
+
+
+_forget: Callable[[], None] | None = None
+
+
+def connect() -> None:
+    """Let ``@traced`` functions inside LangChain's runs find those."""
+    global _forget
+    if _forget is None:
+        _forget = reporter.current_in(_current_run_id)
+
+
+def disconnect() -> None:
+    """Let them look no longer, until there is another run."""
+    global _forget
+    if _forget is not None:
+        _forget()
+        _forget = None
+
+
+class Life:
+    """What is known of a run while it is open, beside the run.
+
+    ``owner`` is the handler that reported its start. ``is_stream`` says that it is one for sure: of models it is not known.
+    """
+
+    __slots__ = ("children", "has_own_tokens", "is_paused", "is_stream", "owner", "parent_id", "run", "unit", "watch")
+
+    def __init__(self, run: Run, parent_id: UUID | None, owner: object, is_stream: bool) -> None:
+        self.run = run
+        self.parent_id = parent_id
+        self.owner = owner
+        self.is_stream = is_stream
+        self.children: dict[UUID, None] = {}
+        self.has_own_tokens = False
+        self.is_paused = False
+        self.unit: Unit = 0
+        self.watch: Watch | None = None
+
+
+_lives: Final[dict[UUID, Life]] = {}
+"""Those of the open runs, of all handlers: a run that is reported by two of them is one run."""
+
+
+def life_of(run_id: UUID | None) -> Life | None:
+    """Return what is known of a run while it is open; None of all others."""
+    return None if run_id is None else _lives.get(run_id)
+
+
+def begin(run_id: UUID, life: Life, colour: Colour) -> Pending:
+    """Say that a run starts, and watch it where it may end without a word."""
+    connect()
+    is_async = colour is ASYNC
+    life.unit = unit_here(is_async)
+    _lives[run_id] = life
+    if (parent := life_of(life.parent_id)) is not None:
+        parent.children[run_id] = None
+    if is_async:
+        life.watch = Watch(life.unit, partial(_forgotten, run_id))
+    try:
+        pending = reporter.say_start(run_id, colour)
+    except BaseException:
+        _taken(run_id)
+        raise
+    return None if pending is None else _begun(run_id, pending)
+
+
+async def _begun(run_id: UUID, pending: Awaitable[None]) -> None:
+    try:
+        await pending
+    except BaseException:
+        _taken(run_id)
+        raise
+
+
+def _forgotten(run_id: UUID) -> None:
+    try:
+        fail(run_id, SYNC, asyncio.CancelledError())
+    except Exception:
+        pass  # of a subscriber with raise_error: reported where it was raised; there is nobody here to see it
+
+
+def end(run_id: UUID, colour: Colour, status: Status = "ok", **known: Any) -> Pending:
+    """End a run, after what was left open inside it. ``known`` are the ``output``, ``usage`` and ``model`` of the call."""
+    life = _taken(run_id)
+    if life is None:
+        return reporter.end(run_id, status=status, colour=colour, **known)
+    if status == "ok" and life.is_paused:
+        status = "paused"
+    if status == "paused" and (parent := life_of(life.parent_id)) is not None:
+        parent.is_paused = True
+    if not life.children:
+        return reporter.end(run_id, status=status, colour=colour, **known)
+    return _in_turn(_inside(life, status, None), partial(reporter.end, run_id, status=status, **known), colour)
+
+
+def fail(run_id: UUID, colour: Colour, error: BaseException, **known: Any) -> Pending:
+    """End a run with an error, after what was left open inside it."""
+    life = _taken(run_id)
+    if life is None or not life.children:
+        return reporter.fail(run_id, error, colour=colour, **known)
+    inside = _inside(life, status_of(error), error)
+    return _in_turn(inside, partial(reporter.fail, run_id, error, **known), colour)
+
+
+def _taken(run_id: UUID) -> Life | None:
+    life = _lives.pop(run_id, None)
+    if life is None:
+        return None
+    if life.watch is not None:
+        life.watch.stop()
+    if (parent := life_of(life.parent_id)) is not None:
+        parent.children.pop(run_id, None)
+    return life
+
+
+# -- what is left open inside a run that ends --------------------------------------------------------------------------
+
+Ending: TypeAlias = "Callable[..., Pending]"
+
+
+def _inside(life: Life, status: Status, error: BaseException | None) -> list[Ending]:
+    return [_ending_inside(run_id, status, error) for run_id in list(_left_inside(life, life.unit))]
+
+
+def _left_inside(life: Life, unit: Unit) -> Iterator[UUID]:
+    """Yield the open runs inside of one, the innermost first, but for what goes on in tasks or threads of its own."""
+    for run_id in reversed(list(life.children)):
+        inner = life_of(run_id)
+        if inner is not None and (inner.unit == unit or is_over(inner.unit)):
+            yield from _left_inside(inner, unit)
+            yield run_id
+
+
+def _ending_inside(run_id: UUID, status: Status, error: BaseException | None) -> Ending:
+    """Return how a run ends that the run around it has left behind: a stream as one, a call with what went through it."""
+    life = _taken(run_id)
+    is_stream = life is not None and (life.is_stream or life.run.first_token_s is not None)
+    if status == "closed_early" or (is_stream and status != "cancelled"):
+        return partial(reporter.end, run_id, status="closed_early")
+    return partial(reporter.fail, run_id, error or asyncio.CancelledError())
+
+
+def _in_turn(inside: list[Ending], own: Ending, colour: Colour) -> Pending:
+    raised: BaseException | None = None
+    left: list[Awaitable[None]] = []
+    for ending in (*inside, own):
+        try:
+            if (pending := ending(colour=colour)) is not None:
+                left.append(pending)
+        except BaseException as failure:  # of a subscriber with raise_error: the others are to be ended all the same
+            raised = raised or failure
+    if raised is not None:
+        raise raised
+    return _awaited(left) if left else None
+
+
+async def _awaited(left: list[Awaitable[None]]) -> None:
+    for pending in left:
+        await pending

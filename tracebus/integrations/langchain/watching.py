@@ -1,0 +1,131 @@
+"""What LangChain does not say: in which task a run is, that a call was cancelled, that a stream was left.
+
+LangChain says nothing when an awaited model, tool or retriever is cancelled, and calls finished what a consumer left of a sync
+chain's stream. Both can be seen from outside. Where a version of LangChain is built otherwise, nothing is seen, nothing fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+import threading
+import types
+import weakref
+from asyncio.events import _get_running_loop
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, Final, TypeAlias
+
+__all__ = ["Unit", "Watch", "is_over", "note_asker", "stream_was_left", "unit_here"]
+
+Unit: TypeAlias = "weakref.ref[asyncio.Task[Any]] | int"
+"""What executes a run: a task, or a thread by its number. In one of these, calls are strictly nested."""
+
+_asker: ContextVar[weakref.ref[asyncio.Task[Any]] | None] = ContextVar("tracebus.langchain", default=None)
+
+
+def note_asker() -> None:
+    """Remember which task asks here; those that LangChain's managers start for it know it by their copy of its context."""
+    task = asyncio.current_task() if _get_running_loop() is not None else None
+    known = _asker.get()
+    if task is None or (known is not None and known() is task) or _is_of_manager(task.get_coro()):
+        return
+    _asker.set(weakref.ref(task))
+
+
+def unit_here(is_async: bool) -> Unit:
+    """Return what executes the run that LangChain starts here. Its async managers do that from tasks of their own."""
+    if _get_running_loop() is None:
+        return threading.get_ident()
+    task = _asker.get() if is_async else None
+    if task is not None:
+        return task
+    current = asyncio.current_task()
+    return threading.get_ident() if current is None else weakref.ref(current)
+
+
+def is_over(unit: Unit) -> bool:
+    """Tell whether nothing more can happen there. Of a thread that is not known."""
+    if isinstance(unit, int):
+        return False
+    task = unit()
+    return task is None or task.done()
+
+
+class Watch:
+    """Call ``forgotten`` when the coroutine that made a call is gone, however it went; ``stop()`` when the call has ended.
+
+    That is the moment in which an exception leaves it, before anybody outside can see that. If the coroutine cannot be found,
+    because an async generator hides it, the end of its task has to do, when that was cancelled.
+    """
+
+    __slots__ = ("_coroutine", "_forgotten", "_task")
+
+    def __init__(self, unit: Unit, forgotten: Callable[[], None]) -> None:
+        self._forgotten = forgotten
+        self._coroutine: weakref.ref[types.CoroutineType[Any, Any, Any]] | None = None
+        self._task: asyncio.Task[Any] | None = None
+        task = None if isinstance(unit, int) else unit()
+        if task is None:
+            return
+        coroutine = _caller_of_manager(task.get_coro())
+        if coroutine is not None and coroutine.cr_code.co_name in CALLS:
+            self._coroutine = weakref.ref(coroutine, self._gone)
+        else:
+            self._task = task
+            task.add_done_callback(self._done)
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        self._coroutine = None
+        if self._task is not None:
+            self._task.remove_done_callback(self._done)
+            self._task = None
+
+    def _gone(self, _: object) -> None:
+        self._forgotten()
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        if task.cancelled():
+            self._forgotten()
+
+
+_MANAGERS: Final = "langchain_core.callbacks.manager"
+CALLS: Final = frozenset({"ainvoke", "agenerate", "arun", "_acall_with_config"})
+"""The methods of LangChain and LangGraph in which a run starts and ends; others return when it has started."""
+LEVELS: Final = 2_000
+"""How many coroutines inside one another are looked through."""
+
+
+def _caller_of_manager(coroutine: Any) -> types.CoroutineType[Any, Any, Any] | None:
+    """Return the innermost coroutine of a suspended task that waits for a method of LangChain's callback manager."""
+    outer = None
+    for _ in range(LEVELS):
+        if coroutine is None:
+            return None
+        if _is_of_manager(coroutine):
+            return outer
+        outer, coroutine = coroutine, getattr(coroutine, "cr_await", None)
+    return None
+
+
+def _is_of_manager(coroutine: Any) -> bool:
+    frame = getattr(coroutine, "cr_frame", None)
+    return frame is not None and frame.f_globals.get("__name__") == _MANAGERS
+
+
+def stream_was_left() -> bool:
+    """Tell whether the sync stream of a chain that says here that it ended was closed by its consumer.
+
+    LangChain catches GeneratorExit there as if it were the end. But then what it was reading from is not at an end.
+    """
+    frame = sys._getframe(1)
+    for _ in range(8):
+        if frame is None or frame.f_back is None:
+            return False
+        frame = frame.f_back
+        if frame.f_code.co_name == "_transform_stream_with_config":
+            steps = frame.f_locals.get("iterator")
+            return inspect.isgenerator(steps) and steps.gi_frame is not None
+    return False
