@@ -5,29 +5,44 @@ from __future__ import annotations
 import itertools
 from _thread import RLock  # threading would be a twentieth of what importing tracebus takes
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
+
+from .values import Value
 
 __all__ = ["SubscriberStats", "Tally", "Timing", "drops"]
 
 
-class SubscriberStats(NamedTuple):
+class SubscriberStats(Value):
     """What became of the events that matched one subscription, in events, and how long the subscriber took.
 
-    ``matched == delivered + failed + sum(dropped.values()) + pending``. Of inline calls only some are timed; the times are
-    None until one was.
+    ``matched == delivered + failed + sum(dropped.values()) + pending``; ``dropped`` is by reason: ``queue_full``,
+    ``loop_closed``, ``shutdown``; ``pending`` wait or are being heard. ``mean_s`` and ``max_s`` are seconds. Of inline
+    calls only some are timed; the times are None until one was.
     """
 
-    name: str
-    delivery: str
-    matched: int
-    delivered: int
-    failed: int
-    dropped: dict[str, int]
-    """How many were given up, by reason: ``queue_full``, ``loop_closed``, ``shutdown``."""
-    pending: int
-    """How many wait or are being heard."""
-    mean_s: float | None
-    max_s: float | None
+    __slots__ = ("delivered", "delivery", "dropped", "failed", "matched", "max_s", "mean_s", "name", "pending")
+
+    def __init__(
+        self,
+        name: str,
+        delivery: str,
+        matched: int,
+        delivered: int,
+        failed: int,
+        dropped: dict[str, int],
+        pending: int,
+        mean_s: float | None,
+        max_s: float | None,
+    ) -> None:
+        self.name = name
+        self.delivery = delivery
+        self.matched = matched
+        self.delivered = delivered
+        self.failed = failed
+        self.dropped = dropped
+        self.pending = pending
+        self.mean_s = mean_s
+        self.max_s = max_s
 
     def __str__(self) -> str:
         """Say it in one line."""

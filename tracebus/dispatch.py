@@ -20,11 +20,12 @@ from .events import Event
 from .late import awaiting, lanes, logging, loops, ownloop, payload, to_thread
 from .runs import Run, open_runs
 from .snapshots import rough_size_of, size_of_run, sized_snapshot_of
-from .subscriptions import LATE, UNCOUNTED, Callers, Connection, Delivery, Receiver, Subscription
+from .subscriptions import LATE, UNCOUNTED, Callers, Connection, Delivery, Subscription
 
 if TYPE_CHECKING:
     from .lanes import Lane
     from .loops import Wakeup
+    from .subscriptions import Receiver
 
 __all__ = ["Plan", "connect_receiver", "deliver", "deliver_async", "deliver_shielded", "wait_for_queued"]
 

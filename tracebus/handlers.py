@@ -10,7 +10,7 @@ import importlib
 import inspect
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from .dispatch import connect_receiver, queue_behind
 from .errors import MissingExtraError, SubscriberError
@@ -44,8 +44,11 @@ from .signals import (
     tool_error,
     tool_start,
 )
-from .subscriptions import Connection, Receiver, Subscription, identity_of, is_async_callable, is_brief
+from .subscriptions import Connection, Subscription, identity_of, is_async_callable, is_brief
 from .values import Value
+
+if TYPE_CHECKING:
+    from .subscriptions import Receiver
 
 __all__ = [
     "Arguments",

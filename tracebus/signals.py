@@ -12,7 +12,7 @@ import weakref
 from _thread import RLock  # threading would be a twentieth of what importing tracebus takes
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 import blinker
 
@@ -46,17 +46,21 @@ from .late import fnmatch, loops
 from .notebooks import site_of_caller
 from .runs import Run, next_seq, wall_now
 from .subscriptions import (
+    QUEUE_BYTES,
+    QUEUE_EVENTS,
     Connection,
     Delivery,
     Overflow,
     QueueLimits,
-    Receiver,
     Subscription,
     announce_failures_with,
     check_callable,
     identity_of,
     is_async_callable,
 )
+
+if TYPE_CHECKING:
+    from .subscriptions import Receiver
 
 __all__ = [
     "HOOKS",
@@ -404,8 +408,8 @@ def subscribe(
     sender: Any = ANY,
     delivery: Delivery | None = None,
     raise_error: bool = False,
-    queue_size: int = QueueLimits().events,
-    queue_bytes: int = QueueLimits().size,
+    queue_size: int = QUEUE_EVENTS,
+    queue_bytes: int = QUEUE_BYTES,
     overflow: Overflow = "drop_oldest",
     within: Run | None = None,
 ) -> Subscription:

@@ -12,13 +12,14 @@ import weakref
 from _thread import get_ident  # threading would be a twentieth of what importing tracebus takes
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Self, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypeAlias, get_args
 
 from .counts import SubscriberStats, Tally, Timing, drops
 from .errors import ArgumentError, SubscriberError
 from .events import Failed
 from .late import logging
 from .runs import Run, is_inside
+from .values import Value
 
 if TYPE_CHECKING:
     from .events import Event
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from .loops import Loop
     from .notebooks import CellSite
 
-__all__ = ["Delivery", "Overflow", "QueueLimits", "Receiver", "SubscriberStats", "Subscription", "name_of"]
+__all__ = ["Delivery", "Overflow", "QueueLimits", "SubscriberStats", "Subscription", "name_of"]
 
 Delivery: TypeAlias = Literal["inline", "thread", "await", "background"]
 Callers: TypeAlias = "dict[int, list[Any]]"
@@ -39,20 +40,28 @@ LOG_EVERY_S: Final = 60.0
 """How often failures of one type, and drops, are logged for one subscription, in seconds."""
 
 
-class Receiver(Protocol):
-    """What is called on an event, the blinker way."""
+if TYPE_CHECKING:  # nobody needs it at run time, and a protocol takes long to make
 
-    def __call__(self, sender: Any, /, *, event: Any) -> Any:
-        """Hear ``event`` from ``sender``."""
+    class Receiver(Protocol):
+        """What is called on an event, the blinker way."""
+
+        def __call__(self, sender: Any, /, *, event: Any) -> Any:
+            """Hear ``event`` from ``sender``."""
 
 
-class QueueLimits(NamedTuple):
-    """How much may wait for one subscriber, and what gives way when there is more."""
+QUEUE_EVENTS: Final = 10_000
+QUEUE_BYTES: Final = 32 * 1024 * 1024
 
-    events: int = 10_000
-    size: int = 32 * 1024 * 1024
-    """Bytes of what the events say, about."""
-    overflow: Overflow = "drop_oldest"
+
+class QueueLimits(Value):
+    """How much may wait for one subscriber, in events and in about as many bytes, and what gives way when there is more."""
+
+    __slots__ = ("events", "overflow", "size")
+
+    def __init__(self, events: int = QUEUE_EVENTS, size: int = QUEUE_BYTES, overflow: Overflow = "drop_oldest") -> None:
+        self.events = events
+        self.size = size
+        self.overflow = overflow
 
     def checked(self) -> QueueLimits:
         """Return the limits; raise ArgumentError naming the choices when they make no sense."""
