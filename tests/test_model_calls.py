@@ -7,10 +7,12 @@ from typing import Any
 import openai
 import pytest
 from any_client import read
+from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI
 
 from tracebus import scope, trace
 from tracebus.integrations import http_clients
+from tracebus.integrations import langchain as langchain_bridge
 from tracebus.integrations import openai as integration
 from tracebus.integrations.model_calls import expect_part
 from tracebus.integrations.openai.chat import ChatAnswer
@@ -144,6 +146,56 @@ def test_a_call_through_langchains_class_is_counted_once(
     assert "".join(chunk.content for chunk in model.stream("hello")) == "Hello world"
     framework.end("1", output="Hello world")
     assert recorded.tree() == "outer chat_model ok"
+
+
+@pytest.fixture
+def langchain() -> Iterator[None]:
+    langchain_bridge.install()
+    yield
+    langchain_bridge.uninstall()
+
+
+@pytest.fixture
+def chat(langchain: None, faulty_service: str) -> ChatOpenAI:
+    return ChatOpenAI(model="any", base_url=f"{faulty_service}/v1", api_key="k", name="chat")
+
+
+ONCE = "RunnableSequence chain ok\n  RunnableLambda chain ok\n  chat chat_model ok"
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_call_of_langchain_is_counted_once_beside_its_bridge(chat: ChatOpenAI, recorded: Recording) -> None:
+    chain = RunnableLambda(lambda text: text) | chat
+    assert chat.invoke("hello").content == "Hello world"
+    assert chain.invoke("hello").content == "Hello world"
+    assert "".join(chunk.content for chunk in chain.stream("hello")) == "Hello world"
+    assert [answer.content for answer in chat.batch(["hello", "hello"])] == ["Hello world"] * 2
+    tree = recorded.tree()
+    assert (tree.count("chat chat_model ok"), "openai.chat" in tree, tree.count(ONCE)) == (5, False, 2)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # LangChain's
+async def test_an_async_call_of_langchain_is_counted_once_beside_its_bridge(
+    chat: ChatOpenAI, recorded: Recording, anyio_backend: str
+) -> None:
+    chain = RunnableLambda(lambda text: text) | chat
+    assert (await chat.ainvoke("hello")).content == "Hello world"
+    assert (await chain.ainvoke("hello")).content == "Hello world"
+    assert "".join([chunk.content async for chunk in chain.astream("hello")]) == "Hello world"
+    assert [answer.content for answer in await chat.abatch(["hello", "hello"])] == ["Hello world"] * 2
+    tree = recorded.tree()
+    assert (tree.count("chat chat_model ok"), "openai.chat" in tree, tree.count(ONCE)) == (5, False, 2)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_call_of_the_app_beside_langchains_is_its_own(chat: ChatOpenAI, client: openai.OpenAI, recorded: Recording) -> None:
+    for _ in chat.stream("hello"):
+        client.chat.completions.create(model="any", messages=HELLO)
+    with trace("step"):
+        client.chat.completions.create(model="any", messages=HELLO)
+    assert recorded.run("step").kind == "chain"
+    assert {run.parent_id for run in recorded.runs if run.name == "openai.chat"} == {None, recorded.run("step").id}
 
 
 def test_a_framework_that_tells_of_no_tokens_gets_those_of_the_client(client: openai.OpenAI, recorded: Recording) -> None:

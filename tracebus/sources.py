@@ -16,7 +16,7 @@ from .runs import Run, Scope, Status, Usage, get_current, innermost, set_current
 from .signals import Hook, bus
 from .tracing import ASYNC, SYNC, Colour, Pending, Source, end_run, fail_run, open_run, say, say_own_token, say_start, settle
 
-__all__ = ["LibrarySource", "Reporter"]
+__all__ = ["LibrarySource", "Reporter", "calling_run"]
 
 SOURCES_KEPT: Final = 1_000
 """How many names of runs a reporter remembers what they share for."""
@@ -26,6 +26,14 @@ OPEN_KEPT: Final = 1_000
 
 ENDED_KEPT: Final = 1_000
 """How many ended runs a reporter still knows, for reports that come late."""
+
+
+_callers: Final[list[Callable[[Any], Run | None]]] = []
+
+
+def calling_run(asked: Any) -> Run | None:
+    """Return the run of a framework that is calling a model here to ask it this, None when no framework says so."""
+    return next((run for find in list(_callers) if (run := find(asked)) is not None), None)
 
 
 class LibrarySource(Source):
@@ -226,6 +234,20 @@ class Reporter:
             return None if key is None else self._open.get(key)
 
         return runs.find_with(find)
+
+    def calling_in(self, model_key: Callable[[Any], Hashable | None]) -> Callable[[], None]:
+        """Let the framework say, through ``model_key``, which of its models is being called here; return what ends that.
+
+        ``model_key`` is given what a provider's client is asked here: the messages or the prompt of its request. The run need
+        not be current; what the client does is a part of it.
+        """
+
+        def find(asked: Any) -> Run | None:
+            key = model_key(asked)
+            return None if key is None else self._open.get(key)
+
+        _callers.append(find)
+        return lambda: _callers.remove(find)
 
     def _outside(self, parent: Hashable | None) -> Run | Scope | None:
         if parent is None:

@@ -20,8 +20,8 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 
-from ..runs import Run, Usage, current_run
-from ..sources import LibrarySource
+from ..runs import Run, Usage, current_run, is_inside
+from ..sources import LibrarySource, calling_run
 from ..streams import TracedLife
 from ..tracing import MODEL_KINDS, SYNC, Colour, Pending, Source, end_run, fail_run, say_token, status_of, trace
 
@@ -74,8 +74,8 @@ def expect_part(run: Run, asked: Any, *, ends_with_part: bool = False) -> None:
 def outer_call(kind: str, body: Mapping[str, Any]) -> OuterCall | None:
     """Return what has told about the call that is about to start here: a framework that uses a client which is traced, too.
 
-    That is who expects it, or the innermost open run, when it is a library's own and of the same kind. A ``@traced`` function
-    or a ``trace()`` block in between makes it a call of its own.
+    That is who expects it, the framework that is calling a model here, or the innermost open run, when it is a library's own
+    and of the same kind. A ``@traced`` function or a ``trace()`` block in between makes it a call of its own.
     """
     asked = body.get("messages") or body.get("input") or body.get("prompt")
     expected = _expected.get()
@@ -83,6 +83,9 @@ def outer_call(kind: str, body: Mapping[str, Any]) -> OuterCall | None:
         _expected.set(None)
         return expected
     run = current_run()
+    calling = calling_run(asked)
+    if calling is not None and (run is None or run is calling or is_inside(calling, run)):
+        run = calling
     if run is None or run.status != "open" or not isinstance(run._source, LibrarySource):
         return None
     same = run.kind == kind or (run.kind in MODEL_KINDS and kind in MODEL_KINDS)

@@ -15,8 +15,8 @@ from langchain_core.runnables.config import var_child_runnable_config
 
 from ...runs import Run, Status
 from ...sources import Reporter
-from ...tracing import ASYNC, SYNC, Colour, Pending, status_of
-from .watching import Unit, Watch, is_over, unit_here
+from ...tracing import ASYNC, MODEL_KINDS, SYNC, Colour, Pending, status_of
+from .watching import Unit, Watch, is_over, unit_here, units_here
 
 __all__ = ["Life", "begin", "connect", "disconnect", "end", "fail", "life_of", "reporter"]
 
@@ -29,22 +29,50 @@ def _current_run_id() -> UUID | None:
     return None if config is None else getattr(config.get("callbacks"), "parent_run_id", None)
 
 
-_forget: Callable[[], None] | None = None
+_models: Final[dict[Unit, UUID]] = {}
+"""The run of a model that each task or thread is in."""
+
+
+def _calling_run_id(asked: Any) -> UUID | None:
+    """Return the run of a model whose code runs here, which LangChain does not make current.
+
+    A stream that has begun to yield has called already, and what runs between its steps is its consumer's. Of what a task has
+    started, only what asks the same is taken for the model's.
+    """
+    here, starter = units_here()
+    if here is not None and (run_id := _models.get(here)) is not None:
+        life = life_of(run_id)
+        return None if life is None or life.run.first_token_s is not None else run_id
+    run_id = None if starter is None else _models.get(starter)
+    life = life_of(run_id)
+    return run_id if life is not None and _last(life.run.inputs) == _last(asked) else None
+
+
+def _last(asked: Any) -> Any:
+    """Return the content of the last message, or the prompt."""
+    if isinstance(asked, dict):
+        asked = asked.get("messages") or asked.get("prompts")
+    last = asked[-1] if isinstance(asked, list) and asked else asked
+    return last.get("content") if isinstance(last, dict) else last
+
+
+_forget: tuple[Callable[[], None], ...] = ()
 
 
 def connect() -> None:
-    """Let ``@traced`` functions inside LangChain's runs find those."""
+    """Let ``@traced`` functions and providers' clients inside LangChain's runs find those."""
     global _forget
-    if _forget is None:
-        _forget = reporter.current_in(_current_run_id)
+    if not _forget:
+        _forget = reporter.current_in(_current_run_id), reporter.calling_in(_calling_run_id)
 
 
 def disconnect() -> None:
     """Let them look no longer, until there is another run."""
     global _forget
-    if _forget is not None:
-        _forget()
-        _forget = None
+    while _forget:
+        forget, *rest = _forget
+        _forget = tuple(rest)
+        forget()
 
 
 class Life:
@@ -82,6 +110,8 @@ def begin(run_id: UUID, life: Life, colour: Colour) -> Pending:
     is_async = colour is ASYNC
     life.unit = unit_here(is_async)
     _lives[run_id] = life
+    if life.run.kind in MODEL_KINDS:
+        _models[life.unit] = run_id
     if (parent := life_of(life.parent_id)) is not None:
         parent.children[run_id] = None
     if is_async:
@@ -138,6 +168,8 @@ def _taken(run_id: UUID) -> Life | None:
         return None
     if life.watch is not None:
         life.watch.stop()
+    if life.run.kind in MODEL_KINDS and _models.get(life.unit) == run_id:
+        _models.pop(life.unit, None)
     if (parent := life_of(life.parent_id)) is not None:
         parent.children.pop(run_id, None)
     return life

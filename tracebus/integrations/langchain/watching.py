@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Final, TypeAlias
 
-__all__ = ["Unit", "Watch", "is_over", "note_asker", "stream_was_left", "unit_here"]
+__all__ = ["Unit", "Watch", "is_over", "note_asker", "stream_was_left", "unit_here", "units_here"]
 
 Unit: TypeAlias = "weakref.ref[asyncio.Task[Any]] | int"
 """What executes a run: a task, or a thread by its number. In one of these, calls are strictly nested."""
@@ -43,6 +43,17 @@ def unit_here(is_async: bool) -> Unit:
         return task
     current = asyncio.current_task()
     return threading.get_ident() if current is None else weakref.ref(current)
+
+
+def units_here() -> tuple[Unit | None, Unit | None]:
+    """Return what executes the code here, and the task of a call of LangChain's that this was started in, or inherits."""
+    starter = _asker.get()
+    if starter is not None and starter() is None:
+        starter = None
+    if _get_running_loop() is None:
+        return threading.get_ident(), starter
+    task = asyncio.current_task()
+    return None if task is None else weakref.ref(task), starter
 
 
 def is_over(unit: Unit) -> bool:
