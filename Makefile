@@ -19,7 +19,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-long test-handlers bench lint types format clean
+.PHONY: help demo test test-long test-handlers bench bench-store lint types format clean
 .SECONDARY:
 
 help: ## these lines
@@ -59,6 +59,9 @@ test-handlers: .venv/handlers/.installed ## LangChain handlers that others wrote
 
 bench: .venv/bench/.installed ## tracebus beside opentelemetry-sdk and langchain-core, one table
 	@.venv/bench/bin/python tests/bench/bench.py $(ARGS)
+
+bench-store: .venv/dev/.installed ## how fast the store writes and answers: make bench-store ARGS=2000000
+	@.venv/dev/bin/python tests/bench/store.py $(ARGS)
 
 lint: .venv/dev/.installed ## ruff: rules and format
 	@echo "── lint"

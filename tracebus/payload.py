@@ -124,7 +124,10 @@ def sanitize(value: object, redactor: Redactor | None = None, limits: Limits = D
     ``redactor`` is the default one if none is given.
     """
     try:
-        masked = (redactor or default_redactor()).mask(snapshot(value, limits))
+        copied = snapshot(value, limits)
+        masked = (redactor or default_redactor()).mask(copied)
+        if masked == copied:
+            return copied
         # Copied again, because masks are longer than short secrets and a rule may have returned anything.
         return _Copier(limits, limits.size + _GROWTH).copy(masked, 0)
     except Exception:

@@ -269,7 +269,7 @@ class Run:
 
     def _number(self) -> int:
         if self._id is None:
-            self._id = _uuid7(self.start_ns, _bits_at(self._seq))
+            self._id = id_at(self.start_ns, self._seq)
         return self._id
 
     def _root(self) -> Run:
@@ -295,6 +295,11 @@ def _uuid7(time_ns: int, bits: int) -> int:
     milliseconds, rest = divmod(time_ns, 1_000_000)
     fraction = (rest << 12) // 1_000_000
     return (milliseconds & 0xFFFF_FFFF_FFFF) << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | bits
+
+
+def id_at(start_ns: int, seq: int) -> int:
+    """Return the 128 bits of the id of the run that started then, with the event of this number."""
+    return _uuid7(start_ns, _bits_at(seq))
 
 
 class Instruments(Value):

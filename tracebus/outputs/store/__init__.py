@@ -1,0 +1,68 @@
+"""Keep every run in one SQLite file, ``save()``, read it, ``Reader``, and say what is in it again, ``replay()``.
+
+What is noted of an event is in ``records``, what is made of it in ``rows`` and ``bodies``, who writes it in ``lane`` and
+``writer``, into what in ``schema``; what a reader answers is in ``answers``.
+"""
+
+from .answers import (
+    Changes,
+    Choices,
+    Info,
+    Page,
+    Point,
+    Process,
+    RunBody,
+    RunDetail,
+    RunError,
+    RunEvent,
+    RunSummary,
+    Session,
+    Statistic,
+    Step,
+    Tokens,
+    TraceSummary,
+    TreeRow,
+)
+from .files import StoreError, default_path
+from .filters import Filter
+from .reader import NotFoundError, Reader
+from .replaying import ReplayedError, areplay, replay
+from .saving import Saving, save
+from .transfer import Imported, export_lines, import_lines
+from .upkeep import Removed, delete, prune
+
+__all__ = [
+    "save",
+    "Saving",
+    "Reader",
+    "Filter",
+    "replay",
+    "areplay",
+    "ReplayedError",
+    "delete",
+    "prune",
+    "Removed",
+    "export_lines",
+    "import_lines",
+    "Imported",
+    "default_path",
+    "StoreError",
+    "NotFoundError",
+    "Changes",
+    "Choices",
+    "Info",
+    "Page",
+    "Point",
+    "Process",
+    "RunBody",
+    "RunDetail",
+    "RunError",
+    "RunEvent",
+    "RunSummary",
+    "Session",
+    "Statistic",
+    "Step",
+    "Tokens",
+    "TraceSummary",
+    "TreeRow",
+]

@@ -1,0 +1,161 @@
+"""Values as they are stored: masked, bounded JSON, with a line for lists and the words for the index.
+
+How long and how deep a value may be, and what counts as a secret, is decided in ``payload`` and ``redaction``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from ...payload import JSON, Limits, encode, sanitize
+from ...redaction import MASK, Redactor
+from .records import Noted, Said
+
+__all__ = ["NOTHING", "Body", "Encoder", "headline", "words"]
+
+LINE: Final = 160
+"""Characters of the line that lists show of a value."""
+
+_decode: Final = msgspec.json.Decoder().decode
+
+
+class Body(NamedTuple):
+    """One value: its JSON, a line of it, how many secrets were masked in it, and whether something was cut."""
+
+    json: str | None
+    value: JSON
+    masked: int
+    cut: bool
+
+
+NOTHING: Final = Body(None, None, 0, False)
+
+
+class Encoder:
+    """Makes bodies with one redactor. A text that comes again at once, as an answer in the chain around it, is masked once."""
+
+    def __init__(self, redactor: Redactor | None) -> None:
+        self._redactor = redactor
+        self._last: tuple[str | None, Body] = (None, NOTHING)
+
+    def body(self, said: Said) -> Body:
+        """Return the body of a value."""
+        if said is None:
+            return NOTHING
+        if isinstance(said, bytes):
+            return self.of_value(_decode(said))
+        known, body = self._last
+        if said is not known:
+            body = self.of_value(said)
+            self._last = said, body
+        return body
+
+    def of_value(self, value: Any) -> Body:
+        """Return the body of JSON types."""
+        clean = sanitize(value, self._redactor)
+        json = encode(clean).decode()
+        return Body(json, clean, json.count(MASK), "…" in json and _CUT.search(json) is not None)
+
+    def error(self, noted: Noted) -> Body:
+        """Return the body of an error: its type, its message, the frames with the innermost last, and its causes."""
+        frames = [{"file": file, "function": function, "line": line} for file, function, line in noted.frames]
+        return self.of_value(
+            {
+                **_as_error(_decode(noted.said)),
+                "frames": frames,
+                "causes": [_as_error(_decode(cause)) for cause in noted.causes],
+            }
+        )
+
+    def text(self, text: str) -> str:
+        """Return a short text, such as the id of a session, without secrets."""
+        return _cleaned(text, self._redactor)
+
+    def texts(self, texts: tuple[str, ...]) -> list[str]:
+        """Return short texts without secrets."""
+        return [_cleaned(text, self._redactor) for text in texts]
+
+
+def _as_error(said: Any) -> dict[str, Any]:
+    if isinstance(said, dict) and {"type", "message"} <= said.keys():
+        return said
+    return {"type": "", "message": said if isinstance(said, str) else encode(said).decode()}
+
+
+_CUT: Final = re.compile(r"…\[\d+ (?:characters|items)\]|\"…\":\"\[\d+ items\]|…\[\w+ of \d+ items\]")
+_SHORT: Final = Limits(characters=256, size=4096)
+
+
+@lru_cache(maxsize=4096)
+def _cleaned(text: str, redactor: Redactor | None) -> str:
+    return str(sanitize(text, redactor, _SHORT))
+
+
+# -- a line of it ------------------------------------------------------------------------------------------------------
+
+_MAIN: Final = ("messages", "prompt", "prompts", "query", "question", "input", "inputs", "content", "text", "output", "answer")
+
+
+def headline(value: JSON) -> str | None:
+    """Return one line of a value for a list: what it is about, not its form."""
+    if value is None:
+        return None
+    found: Any = value
+    for _ in range(8):
+        if isinstance(found, dict) and found:
+            found = next((found[name] for name in _MAIN if name in found), None) or next(iter(found.values()))
+        elif isinstance(found, list) and found:
+            found = _telling(found)
+        else:
+            break
+    text = found if isinstance(found, str) else encode(found).decode()
+    line = " ".join(text[: 4 * LINE].split())
+    return line if len(line) <= LINE else f"{line[: LINE - 1]}…"
+
+
+def _telling(items: list[Any]) -> Any:
+    """Return what the user said last among messages, else the first item."""
+    for item in reversed(items):
+        if isinstance(item, dict) and item.get("role") in ("user", "human"):
+            return item.get("content", "")
+    return items[0]
+
+
+# -- what it is found by -----------------------------------------------------------------------------------------------
+
+
+def words(value: JSON) -> str:
+    """Return every text in a value. Deleting a run from the index takes the same words again, so this must not change
+    without a migration that builds the index anew."""
+    if isinstance(value, str):
+        return value
+    return "\n".join(_texts(value))
+
+
+def _texts(value: JSON) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+
+
+def error_words(value: JSON) -> str:
+    """Return what an error is found by: its type and its message, and those of its causes."""
+    if not isinstance(value, dict):
+        return ""
+    causes = value.get("causes")
+    told = [value, *(causes if isinstance(causes, list) else [])]
+    return "\n".join(_said_by(one) for one in told if isinstance(one, dict))
+
+
+def _said_by(error: dict[str, JSON]) -> str:
+    return ": ".join(str(part) for part in (error.get("type"), error.get("message")) if part)

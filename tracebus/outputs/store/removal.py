@@ -1,0 +1,158 @@
+"""Taking traces out of a store again, so that nothing of them is left: not in a table, not in the index, not in the log."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from .bodies import error_words, words
+from .connections import keep_log_short, writing
+from .lost import tell
+from .rollups import Rollups, Series
+
+__all__ = ["Retention", "clean_up", "prune", "remove_traces"]
+
+DAY_NS: Final = 86_400 * 10**9
+MERGED_PAGES: Final = 500
+REMOVED_AT_ONCE: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long traces are kept, in days, and how many bytes they may take; None is without limit."""
+
+    days: float | None = 30.0
+    size_bytes: int | None = 4 * 1024**3
+
+
+_RUNS: Final = """
+SELECT runs.id, project, runs.model, runs.name, runs.kind, runs.status, runs.started_ns, runs.duration_ns,
+    runs.first_token_ns, runs.input_tokens, runs.output_tokens, runs.total_tokens, runs.cost, counts,
+    inputs, bodies.output, bodies.error, bodies.streamed
+FROM runs JOIN traces ON traces.id = trace_id LEFT JOIN bodies ON bodies.run = runs.id WHERE trace_id = ?
+"""
+
+
+def remove_traces(connection: sqlite3.Connection, traces: Iterable[int]) -> int:
+    """Remove traces by their rows, in the open transaction; return how many runs that were."""
+    rollups, removed, runs = Rollups(), [], 0
+    for trace in traces:
+        found = connection.execute("SELECT trace FROM traces WHERE id = ?", (trace,)).fetchone()
+        if found is None:
+            continue
+        removed.append(bytes(found[0]))
+        rows = connection.execute(_RUNS, (trace,)).fetchall()
+        for row in rows:
+            _take_off(connection, row, rollups)
+        runs += len(rows)
+        _leave_session(connection, trace)
+        numbers = [(row[0],) for row in rows]
+        for statement in ("DELETE FROM tokens WHERE run = ?", "DELETE FROM bodies WHERE run = ?"):
+            connection.executemany(statement, numbers)
+        for table, column in (("events", "trace_id"), ("runs", "trace_id"), ("labels", "trace_id"), ("traces", "id")):
+            connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (trace,))
+    rollups.write(connection, {})
+    connection.execute("UPDATE counters SET removals = removals + 1")
+    tell(connection, removed=removed)
+    return runs
+
+
+def _take_off(connection: sqlite3.Connection, row: tuple[Any, ...], rollups: Rollups) -> None:
+    run, project, model, name, kind, status, started_ns, duration_ns, first_token_ns, *rest = row
+    given, told, total, cost, counts, inputs, output, error, streamed = rest
+    if status == "open":  # neither counted nor in the index yet
+        return
+    rollup = rollups.of(started_ns, Series(project, model or "", name, kind))
+    rollup.add_run(duration_ns, first_token_ns, is_error=status == "error", sign=-1)
+    if counts:
+        rollup.add_usage((given, told, total), cost, -1)
+    texts = indexed_words(inputs, output, error, streamed)
+    connection.execute("INSERT INTO search (search, rowid, input, output, error) VALUES ('delete', ?, ?, ?, ?)", (run, *texts))
+
+
+def indexed_words(inputs: str | None, output: str | None, error: str | None, streamed: str | None) -> tuple[str, str, str]:
+    """Return what a run was put into the index with; the index takes out only what it is told exactly."""
+    told = words(_value(output))
+    if streamed:
+        told = f"{told}\n{streamed}" if told else streamed
+    return words(_value(inputs)), told, error_words(_value(error))
+
+
+def _value(stored: str | None) -> Any:
+    return None if stored is None else json.loads(stored)
+
+
+def _leave_session(connection: sqlite3.Connection, trace: int) -> None:
+    query = "SELECT session, runs, errors, total_tokens, cost, priced, unpriced FROM traces WHERE id = ?"
+    session, *sums = connection.execute(query, (trace,)).fetchone()
+    if session is None:
+        return
+    connection.execute(
+        """UPDATE sessions SET traces = traces - 1, runs = runs - ?, errors = errors - ?, total_tokens = total_tokens - ?,
+        cost = cost - ?, priced = priced - ?, unpriced = unpriced - ? WHERE session = ?""",
+        (*sums, session),
+    )
+    connection.execute("DELETE FROM sessions WHERE session = ? AND traces <= 0", (session,))
+
+
+def clean_up(connection: sqlite3.Connection, path: Path) -> None:
+    """Make the index forget what was removed, and the log too.
+
+    Until its parts are merged, an index keeps the words of what was removed (https://sqlite.org/fts5.html, "merge"). In
+    small transactions, so that nobody waits long.
+    """
+    pages = -MERGED_PAGES
+    while True:
+        before = connection.total_changes
+        with writing(connection):
+            connection.execute("INSERT INTO search (search, rank) VALUES ('merge', ?)", (pages,))
+        if connection.total_changes - before < 2:
+            break
+        pages = MERGED_PAGES
+        keep_log_short(connection, path)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def prune(connection: sqlite3.Connection, retention: Retention, *, budget_s: float = 3600.0) -> bool:
+    """Remove what is too old or too much, the oldest first; return whether all was done within ``budget_s`` seconds."""
+    deadline = time.monotonic() + budget_s
+    if retention.days is not None:
+        before_ns = _oldest_kept(retention.days)
+        with writing(connection):
+            connection.execute("DELETE FROM events WHERE trace_id IS NULL AND time_ns < ?", (before_ns,))
+            connection.execute("DELETE FROM processes WHERE closed_ns < ?", (before_ns,))
+    while traces := _too_many(connection, retention):
+        with writing(connection):
+            remove_traces(connection, traces)
+        if time.monotonic() > deadline:
+            return False
+    return True
+
+
+def _too_many(connection: sqlite3.Connection, retention: Retention) -> list[int]:
+    oldest = "SELECT id FROM traces WHERE open = 0 {} ORDER BY id LIMIT ?"
+    if retention.days is not None:
+        before = _oldest_kept(retention.days) // 1000
+        found = connection.execute(oldest.format("AND id < ?"), (before, REMOVED_AT_ONCE)).fetchall()
+        if found:
+            return [trace for (trace,) in found]
+    if retention.size_bytes is not None and _used(connection) > retention.size_bytes:
+        return [trace for (trace,) in connection.execute(oldest.format(""), (REMOVED_AT_ONCE,))]
+    return []
+
+
+def _oldest_kept(days: float) -> int:
+    return time.time_ns() - round(days * DAY_NS)
+
+
+def _used(connection: sqlite3.Connection) -> int:
+    """Return the bytes that are in use; what is free in the file is used again."""
+    pages, free, size = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)

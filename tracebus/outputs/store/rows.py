@@ -1,0 +1,356 @@
+"""A run on its way into the store: what the writer knows of it until it has ended, and of how its usage is counted.
+
+How rows get into the tables is in ``writer``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any, Final, cast
+
+import msgspec
+
+from ...runs import Usage
+from .bodies import NOTHING, Body, Encoder, error_words, headline, words
+from .records import Beside, Ended, Facts, Happened, Record, Started, Token
+from .steps import Steps
+
+__all__ = ["REPLAY_KEY", "Event", "Prepared", "Preparer", "Row", "signed"]
+
+REPLAY_KEY: Final = "tracebus.replay_of"
+"""The name in a run's metadata under which a replay says which trace it repeats."""
+
+_REPLAY_MARK: Final = f'"{REPLAY_KEY}"'.encode()
+LOST_ENDS_KEPT: Final = 10_000
+LOST_END_TRIES: Final = 20
+"""For how many batches the start of a run is waited for whose end had to give way."""
+_SPAN: Final = 0xFFFF_FFFF_FFFF_FFFF
+
+
+def signed(number: int) -> int:
+    """Return 64 bits as SQLite holds them."""
+    return number - (1 << 64) if number >> 63 else number
+
+
+class Row:
+    """One run."""
+
+    __slots__ = (
+        "above",
+        "cost",
+        "counts",
+        "cut",
+        "duration_ns",
+        "error",
+        "failure",
+        "first_token_ns",
+        "given",
+        "high",
+        "id",
+        "inputs",
+        "is_ended",
+        "is_root",
+        "is_written",
+        "kind",
+        "masked",
+        "metadata",
+        "model",
+        "name",
+        "output",
+        "parent",
+        "seq",
+        "session",
+        "span",
+        "started_ns",
+        "status",
+        "steps",
+        "streamed",
+        "tags",
+        "told",
+        "top",
+        "trace",
+        "trace_row",
+        "usage",
+        "used_below",
+        "user",
+    )
+
+    def __init__(self, facts: Facts, beside: Beside, encoder: Encoder, above: Row | None) -> None:
+        number, parent = facts.number, facts.parent
+        self.seq = facts.seq
+        self.high = signed(number >> 64)
+        self.span = signed(number & _SPAN)
+        self.trace = facts.trace.to_bytes(16)
+        self.parent = None if parent is None else signed(parent)
+        self.is_root = facts.above is None
+        self.above = above
+        self.top = above is None
+        self.name = encoder.text(facts.named.name)
+        self.kind = facts.named.kind
+        self.session = None if facts.session_id is None else encoder.text(str(facts.session_id))
+        self.user = None if facts.user_id is None else encoder.text(str(facts.user_id))
+        self.started_ns = facts.started_ns
+        self.status = "open"
+        self.inputs = self.output = self.error = self.metadata = NOTHING
+        self.given: str | None = None
+        """A line of the inputs, and the next two of the output and of the error, for lists."""
+        self.told: str | None = None
+        self.failure: str | None = None
+        self.steps: Steps | None = None
+        self.streamed: Body = NOTHING
+        self.duration_ns: int | None = None
+        self.first_token_ns: int | None = None
+        self.usage: Usage | None = None
+        self.cost: float | None = None
+        self.counts = False
+        self.used_below = False
+        self.masked = 0
+        self.cut = False
+        self.is_ended = False
+        self.is_written = False
+        self.id = self.trace_row = 0
+        self.tell(beside, encoder)
+
+    def tell(self, beside: Beside, encoder: Encoder) -> None:
+        """Take over what may have been set while the run was open."""
+        self.model = None if beside.model is None else encoder.text(str(beside.model))
+        self.tags = encoder.texts(beside.tags)
+        self.metadata = encoder.body(beside.metadata)
+
+    @property
+    def text(self) -> str | None:
+        """What was streamed, if it is not the output."""
+        return cast("str | None", self.streamed.value)
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the run counts among the errors."""
+        return self.status == "error"
+
+    def tokens(self) -> tuple[int | None, ...]:
+        """Return the counts of its usage: input, output, total, cached, reasoning."""
+        usage = self.usage
+        if usage is None:
+            return (None, None, None, None, None)
+        return (
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.total_tokens,
+            usage.cached_tokens,
+            usage.reasoning_tokens,
+        )
+
+    def search_words(self) -> tuple[str, str, str]:
+        """Return what the run is found by: inputs, output with what was streamed, error."""
+        output = words(self.output.value)
+        if self.text:
+            output = f"{output}\n{self.text}" if output else self.text
+        return words(self.inputs.value), output, error_words(self.error.value)
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Something that was said on a run or outside one."""
+
+    row: Row | None
+    trace: bytes | None
+    span: int | None
+    time_ns: int
+    hook: str
+    data: str
+
+
+class Prepared:
+    """A batch, ready to be written: what has to be done outside of a transaction is done."""
+
+    __slots__ = ("changed", "events", "fresh", "is_committed", "late", "records")
+
+    def __init__(self, records: int) -> None:
+        self.records = records
+        self.is_committed = False
+        self.fresh: list[Row] = []
+        """Runs that are not in the store yet."""
+        self.changed: dict[int, Row] = {}
+        """Runs that are, with something new, by number."""
+        self.events: list[Event] = []
+        self.late: list[Row] = []
+        """Runs whose usage is to be taken off what an ancestor has counted that is no longer in memory."""
+
+    def begin_again(self, open_rows: Iterable[Row]) -> None:
+        """Write everything that is not finished as if it had not been written before."""
+        known = {id(row): row for row in (*open_rows, *self.changed.values(), *self.fresh)}
+        self.fresh = sorted(known.values(), key=lambda row: row.started_ns)
+        self.changed = {}
+        for row in self.fresh:
+            row.is_written = False
+            if row.steps is not None:
+                row.steps.packed = row.steps.told = 0
+
+
+class Preparer:
+    """Makes rows of records, in the writer's thread, and keeps those of open runs."""
+
+    def __init__(self, encoder: Encoder, project: str, *, keeps_replays: bool) -> None:
+        self.encoder = encoder
+        self.project = project
+        self._keeps_replays = keeps_replays
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget the open runs, as a forked child does with its parent's."""
+        self.open: dict[int, Row] = {}
+        self.lost_ends: deque[Ended] = deque(maxlen=LOST_ENDS_KEPT)
+        """Ends of runs that had to give way, but for their content."""
+        self.unshown: dict[int, Row] = {}
+        """Runs whose streamed text there was no time to write."""
+        self._waiting_ends: list[tuple[Ended, int]] = []
+        self._replays: set[int] = set()
+
+    def prepare(self, records: Iterable[Record]) -> Prepared:
+        """Return what is to be written for these records."""
+        todo: list[Record] = list(records)
+        batch = Prepared(len(todo))
+        for record in todo:
+            self._take[type(record)](self, record, batch)
+        if self.lost_ends or self._waiting_ends:
+            self._end_what_was_lost(batch)
+        if self.unshown:
+            batch.changed = {seq: row for seq, row in self.unshown.items() if not row.is_ended} | batch.changed
+            self.unshown = {}
+        return batch
+
+    def _end_what_was_lost(self, batch: Prepared) -> None:
+        """End the runs that are open here though they have ended; the start of one may still be in the queue."""
+        waiting, self._waiting_ends = self._waiting_ends, []
+        while self.lost_ends:
+            waiting.append((self.lost_ends.popleft(), 0))
+        for record, tries in waiting:
+            row = self.open.get(record.facts.seq)
+            if row is not None:
+                self._end(record, batch)
+                row.cut = True
+            elif tries < LOST_END_TRIES:
+                self._waiting_ends.append((record, tries + 1))
+
+    def _start(self, record: Started, batch: Prepared) -> None:
+        facts = record.facts
+        if self._is_replay(facts, record.beside):
+            self._replays.add(facts.seq)
+            return
+        row = self._new_row(facts, record.beside, batch)
+        row.inputs = self.encoder.body(record.inputs)
+        row.given = headline(row.inputs.value)
+        self.open[facts.seq] = row
+
+    def _new_row(self, facts: Facts, beside: Beside, batch: Prepared) -> Row:
+        above = None if facts.above is None else self.open.get(facts.above.seq)
+        row = Row(facts, beside, self.encoder, above)
+        batch.fresh.append(row)
+        return row
+
+    def _is_replay(self, facts: Facts, beside: Beside) -> bool:
+        if self._keeps_replays:
+            return False
+        if facts.above is not None and facts.above.seq in self._replays:
+            return True
+        return isinstance(beside.metadata, bytes) and _REPLAY_MARK in beside.metadata
+
+    def _token(self, record: Token, batch: Prepared) -> None:
+        row = self.open.get(record.seq)
+        if row is None:
+            return
+        if row.steps is None:
+            row.steps = Steps(row.started_ns)
+        row.steps.add(record.time_ns, record.text)
+        if row.is_written:
+            batch.changed[row.seq] = row
+
+    def _end(self, record: Ended, batch: Prepared) -> None:
+        facts = record.facts
+        if facts.seq in self._replays or self._is_replay(facts, record.beside):
+            self._replays.discard(facts.seq)
+            return
+        row = self.open.pop(facts.seq, None) or self._new_row(facts, record.beside, batch)  # its start may have been dropped
+        row.tell(record.beside, self.encoder)
+        row.is_ended = True
+        row.status = record.status
+        row.duration_ns = record.duration_ns
+        row.first_token_ns = record.first_token_ns
+        row.output = self.encoder.body(record.output)
+        if record.error is not None:
+            row.error = self.encoder.error(record.error)
+            row.failure = headline(error_words(row.error.value))
+        self._finish_stream(row)
+        row.told = self._line_of_output(row)
+        bodies = (row.inputs, row.output, row.error, row.metadata, row.streamed)
+        row.masked = sum(body.masked for body in bodies)
+        row.cut = any(body.cut for body in bodies)
+        self._count(row, record.usage, batch)
+        if row.is_written:
+            batch.changed[row.seq] = row
+
+    def _finish_stream(self, row: Row) -> None:
+        if row.steps is None:
+            return
+        text = row.steps.text()
+        streamed = self.encoder.body(text) if text else NOTHING
+        if text and streamed.value != row.output.value:
+            row.streamed = streamed
+
+    def _line_of_output(self, row: Row) -> str | None:
+        output = row.output.value if row.output.value is not None else row.streamed.value
+        if row.kind == "retriever" and isinstance(output, list):
+            return f"{len(output)} documents"
+        return headline(output)
+
+    def _count(self, row: Row, usage: Any, batch: Prepared) -> None:
+        """Say whether the usage of the run is in the totals: it is when no run below it has one."""
+        row.usage = usage if isinstance(usage, Usage) else None
+        has_usage = any(count is not None for count in row.tokens())
+        if row.usage is not None and has_usage and row.model is not None:
+            row.cost = cost_of(row.model, row.usage, row.started_ns)
+        row.counts = has_usage and not row.used_below
+        above, row.above = row.above, None
+        if not has_usage and not row.used_below:
+            return
+        if above is not None and not above.is_ended:
+            above.used_below = True
+        elif row.parent is not None:
+            batch.late.append(row)
+
+    def _happen(self, record: Happened, batch: Prepared) -> None:
+        facts = record.facts
+        data = self.encoder.body(record.data).json or "{}"
+        if facts is None:
+            batch.events.append(Event(None, None, None, record.time_ns, record.hook, data))
+        elif facts.seq not in self._replays:
+            trace, span = facts.trace.to_bytes(16), signed(facts.number & _SPAN)
+            batch.events.append(Event(self.open.get(facts.seq), trace, span, record.time_ns, record.hook, data))
+
+    _take: Final[dict[type, Callable[[Preparer, Any, Prepared], None]]] = {
+        Started: _start,
+        Token: _token,
+        Ended: _end,
+        Happened: _happen,
+    }
+
+
+def cost_of(model: str, usage: Usage, time_ns: int) -> float | None:
+    """Return what a call cost in US dollars, None where that is unknown."""
+    prices = _prices()
+    return None if prices is None else cast("float | None", prices.cost_of(model, usage, time_ns))
+
+
+@lru_cache(maxsize=1)
+def _prices() -> Any:
+    """Load the prices when the first cost is computed; without them every cost is unknown."""
+    try:
+        return importlib.import_module(f"{__package__}.prices")
+    except ImportError as error:
+        logging.getLogger("tracebus").warning(
+            'costs stay unknown, because prices cannot be loaded: %s; pip install "tracebus[store]"', error
+        )
+        return None
