@@ -132,7 +132,13 @@ def _first_call(callers: Callers, thread: int) -> list[Any]:
 
 
 def _noted(connection: Connection, result: object, rest: Rest | None) -> Rest | None:
-    """Keep an awaitable for later; any other value that a subscriber returns is nobody's business."""
+    """Keep an awaitable for later; any other value that a subscriber returns is nobody's business.
+
+    Save for UNCOUNTED: a writer has put the event into a queue of its own, and counts what becomes of it.
+    """
+    if result is UNCOUNTED:
+        connection.not_ended_by_call()
+        return rest
     if not isawaitable(result):
         return rest
     connection.not_ended_by_call()

@@ -12,11 +12,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Generic, Protocol, TypeVar
 
+from ...counts import Tally, drops
 from ...lanes import PATIENCE_S, Lane
-from ...loops import current_loop
-from ...subscriptions import QueueLimits, Subscription
+from ...ownloop import Latch, may_wait
+from ...subscriptions import Subscription
 
-__all__ = ["BATCH", "Bounds", "BatchLane", "HopelessError", "Sized"]
+__all__ = ["BATCH", "BatchLane", "HopelessError", "Sized"]
 
 BATCH: Final = 4000
 """Records of one batch, at most."""
@@ -50,15 +51,6 @@ class _Mark:
         self.on_done = on_done
 
 
-class Bounds:
-    """How much may wait, in records and in bytes, and for how long the writer gathers, in seconds."""
-
-    def __init__(self, limits: QueueLimits, size_bytes: int, interval_s: float) -> None:
-        self.limits = limits
-        self.size_bytes = size_bytes
-        self.interval_s = interval_s
-
-
 class Work(Protocol):
     """What is done with a batch: ``prepare`` once, ``commit`` until it does not raise, in the writer's thread.
 
@@ -80,15 +72,17 @@ class BatchLane(Lane, Generic[R]):
     middle of another.
     """
 
-    def __init__(self, subscription: Subscription, work: Work, bounds: Bounds) -> None:
+    def __init__(self, subscription: Subscription, work: Work, interval_s: float) -> None:
         self._work = work
-        self._bounds = bounds
-        self._size = bounds.limits.size
+        self._interval_s = interval_s
+        self._most = subscription.limits.events
+        self._most_bytes = subscription.limits.size
         super().__init__(subscription, in_thread=True)
 
     def _reset(self) -> None:
         super()._reset()
         self._records: deque[Any] = deque()
+        self._wants_room: deque[Latch] = deque()
         self._bytes = 0
         self._asleep = True
         self._stopping = False
@@ -102,8 +96,8 @@ class BatchLane(Lane, Generic[R]):
         """Queue a record; when there is no room, the policy of the subscription says what gives way."""
         records = self._records
         waiting = len(records)
-        if (waiting >= self._size or self._bytes > self._bounds.size_bytes) and not self._make_room():
-            self._lose(record)
+        if (waiting >= self._most or self._bytes > self._most_bytes) and not self._make_room():
+            self._give_way(record)
             return
         self._put.add()
         self._bytes += record.size
@@ -116,8 +110,8 @@ class BatchLane(Lane, Generic[R]):
 
     def _make_room(self) -> bool:
         overflow = self.subscription.limits.overflow
-        if overflow == "block" and current_loop() is None and threading.current_thread() is not self._thread:
-            room = threading.Event()
+        if overflow == "block" and may_wait() and threading.current_thread() is not self._thread:
+            room = Latch()
             self._wants_room.append(room)
             self._call()
             return room.wait(PATIENCE_S) or self._gave_up_waiting(room)
@@ -131,11 +125,18 @@ class BatchLane(Lane, Generic[R]):
             self._records.appendleft(oldest)
             return False
         self._bytes -= oldest.size
-        self._lose(oldest)
+        self._give_way(oldest)
         self._done.add()
         return True
 
-    def _lose(self, record: R) -> None:
+    def _gave_up_waiting(self, room: Latch) -> bool:
+        try:
+            self._wants_room.remove(room)
+        except ValueError:
+            return True  # told just now
+        return False
+
+    def _give_way(self, record: R) -> None:
         self.subscription.drop("queue_full")
         self._work.lose(record)
 
@@ -167,9 +168,8 @@ class BatchLane(Lane, Generic[R]):
         self._hurry = True
         self._call()
 
-    def drop_all(self, reason: str) -> int:
-        """Give up what is queued; return how many records that were."""
-        dropped = 0
+    def drop_all(self, reason: str) -> None:
+        """Give up what is queued."""
         while self._records:
             try:
                 record = self._records.popleft()
@@ -178,11 +178,9 @@ class BatchLane(Lane, Generic[R]):
             if isinstance(record, _Mark):
                 record.on_done()
                 continue
-            dropped += 1
             self.subscription.drop(reason)
             self._done.add()
         self._bytes = 0
-        return dropped
 
     def revive(self) -> None:
         """Go on with what is queued, should the thread have died."""
@@ -214,7 +212,7 @@ class BatchLane(Lane, Generic[R]):
         while not (self._stopping and not self._records):
             if not self._hurry and len(self._records) < BATCH:
                 try:
-                    calls.get(timeout=self._bounds.interval_s)
+                    calls.get(timeout=self._interval_s)
                 except queue.Empty:
                     pass
             self._write_all()
@@ -273,8 +271,7 @@ class BatchLane(Lane, Generic[R]):
                     raise HopelessError
                 self._pause()
         except HopelessError:
-            for _ in records:
-                self.subscription.drop("not_writable")
+            self._count_unwritten(len(records))
         except Exception as error:  # a batch that cannot be understood must not stop the next
             for _ in records:
                 self.subscription.failed.add()
@@ -287,6 +284,13 @@ class BatchLane(Lane, Generic[R]):
             self._done.add()
         while self._wants_room:
             self._wants_room.popleft().set()
+
+    def _count_unwritten(self, records: int) -> None:
+        """Count what cannot be written, without the warning of ``drop``: whoever failed to write it has said so."""
+        tally = self.subscription.dropped.setdefault("not_writable", Tally())
+        for _ in range(records):
+            tally.add()
+            drops.add()
 
     def _committed(self, prepared: object) -> bool:
         try:

@@ -7,16 +7,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, get_args
 
+from ...counts import SubscriberStats
 from ...dispatch import connect_receiver
 from ...errors import ArgumentError
 from ...lanes import PATIENCE_S, wait_for
 from ...payload import Capture, default_capture
 from ...redaction import Redactor
 from ...signals import HOOKS, close_subscription
-from ...subscriptions import Overflow, QueueLimits, SubscriberStats, Subscription
+from ...subscriptions import Overflow, QueueLimits, Subscription
 from .bodies import Encoder
 from .files import default_path
-from .lane import BatchLane, Bounds
+from .lane import BatchLane
 from .records import Record, Recorder
 from .removal import Retention
 from .rows import Preparer
@@ -113,7 +114,7 @@ def save(
     Raises ArgumentError for what is none of the choices.
     """
     _check(project, interval_s, redactor)
-    limits = QueueLimits(queue_size, overflow).checked()
+    limits = QueueLimits(queue_size, QUEUE_BYTES, overflow).checked()
     capture = _checked_capture(capture)
     retention = Retention(_checked_limit("keep_days", keep_days), _checked_bytes(keep_bytes))
     file = (default_path() if path is None else Path(path).expanduser()).absolute()
@@ -124,7 +125,7 @@ def save(
         return {reason: tally.value for reason, tally in list(subscription.dropped.items())}
 
     writer = Writer(file, preparer, retention, losses)
-    lane: BatchLane[Record] = BatchLane(subscription, writer, Bounds(limits, QUEUE_BYTES, interval_s))
+    lane: BatchLane[Record] = BatchLane(subscription, writer, interval_s)
     subscription.lane = lane
     recorder = Recorder(lane, capture)
     for hook in HOOKS.values():
