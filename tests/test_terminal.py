@@ -1,8 +1,10 @@
 """The commands over a store: what they print in a pipe and on terminals, as JSON, and when something is wrong."""
 
+import itertools
 import json
 import os
 import re
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -221,7 +223,7 @@ def test_search_finds_words_and_shows_where(db, tracebus, ids):
     rows = [line.split() for line in tracebus("search", "subscribe", "tok*").lines[1:]]
     assert [(row[0], row[2], row[3]) for row in rows] == [(ids[1], name, "input") for name in ("generate", "search", "answer")]
     (line,) = tracebus("search", "document 3").lines[1:]
-    assert line.split()[2:6] == ["search", "output", "Document", "3"]
+    assert line.split()[2:5] == ["search", "output", "Document"]
 
 
 def test_search_that_finds_nothing_says_so(db, tracebus):
@@ -370,3 +372,342 @@ def test_a_beginning_of_several_is_a_wrong_call_and_names_them(db, tracebus, ids
 @pytest.mark.parametrize("command", ["show", "replay", "export", "delete"])
 def test_a_trace_that_is_not_there_is_said_in_one_line(command, given, code, said, db, tracebus):
     assert tracebus(command, given) == Done(code, "", said.format(db=db))
+
+
+# -- replay ------------------------------------------------------------------------------------------------------------
+
+
+def test_replay_says_a_trace_again_as_log_lines(db, tracebus, ids):
+    with isolated():
+        done = tracebus("replay", "--json", "--speed", "inf", ids[1])
+    said = [(line["event"], line.get("name")) for line in done.values if line["event"] != "llm_new_token"]
+    assert said[0] == ("chain_start", "answer")
+    assert said[-1] == ("chain_end", "answer")
+    assert set(said[1:-1]) == {
+        ("retriever_start", "search"),
+        ("retriever_end", "search"),
+        ("chat_model_start", "generate"),
+        ("llm_end", "generate"),
+    }
+    assert "".join(line["token"] for line in done.values if line["event"] == "llm_new_token") == ANSWER
+
+
+HEARERS = """
+from tracebus import llm_new_token
+
+heard = []
+
+class Handler:
+    def on_llm_end(self, response, **fields):
+        heard.append("handler")
+
+@llm_new_token.connect
+def connected(sender, event):
+    heard.append("connected")
+
+def called(sender, event):
+    heard.append(type(event).__name__)
+"""
+
+
+@pytest.mark.parametrize(
+    ("to", "heard"), [("", {"connected"}), (":Handler", {"connected", "handler"}), (":called", {"connected", "LLMEnd"})]
+)
+def test_replay_is_heard_by_what_it_is_for(to, heard, db, tracebus, ids, tmp_path, monkeypatch):
+    (tmp_path / "hearers.py").write_text(HEARERS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("hearers", None)
+    with isolated():
+        assert tracebus("replay", "--speed", "inf", "--to", f"hearers{to}", ids[1]) == Done(0, "", "")
+    assert set(sys.modules.pop("hearers").heard) >= heard
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--to", "no_such_module"), "--to: there is no module 'no_such_module' here, nor among what is installed"),
+        (("--to", "json:nothing"), f"--to: there is no 'nothing' in {json.__file__}"),
+        (("--speed", "0"), "speed=0.0 must be a number above 0: 1 is as it was, 2 twice as fast, math.inf at once"),
+    ],
+)
+def test_replay_says_what_is_wrong_with_the_call(options, said, db, tracebus):
+    with isolated():
+        assert tracebus("replay", *options, "@last") == Done(2, "", f"tracebus: {said}\n")
+
+
+# -- out of a store and into one ---------------------------------------------------------------------------------------
+
+
+def test_what_was_exported_can_be_imported(db, tracebus, ids, tmp_path):
+    file, other = tmp_path / "runs.jsonl", tmp_path / "other.db"
+    assert tracebus("export", "-o", file) == Done(0, f"5 runs in {file}\n", "")
+    assert tracebus("import", file, "--db", other) == Done(0, f"5 new runs in {other}\n", "")
+    assert tracebus("import", file, "--db", other) == Done(0, f"no new runs in {other}, 5 runs were there already\n", "")
+    assert [trace["trace_id"] for trace in tracebus("ls", "--json", "--db", other).values] == ids
+    assert os.listdir(tmp_path).count("runs.jsonl.part") == 0
+
+
+def test_export_writes_what_is_wanted_to_standard_output(db, tracebus, ids):
+    assert {line["run"]["trace_id"] for line in tracebus("export").values} == set(ids)
+    assert [line["run"]["name"] for line in tracebus("export", ids[0]).values] == ["agent", "rate"]
+    assert {line["run"]["trace_id"] for line in tracebus("export", "--status", "ok").values} == {ids[1]}
+    assert tracebus("export", ids[0], "--status", "ok").code == 2
+
+
+def test_json_of_what_changes_something_says_how_much(db, tracebus, tmp_path):
+    file = tmp_path / "runs.jsonl"
+    assert tracebus("export", "--json", "-o", file).values == [{"file": str(file), "runs": 5}]
+    assert tracebus("delete", "--json", "@last").values == [{"traces": 1, "runs": 2}]
+    assert tracebus("import", "--json", file).values == [{"runs": 5, "new": 2}]
+    assert tracebus("prune", "--json", "--keep-days", "1").values == [{"traces": 2, "runs": 5}]
+
+
+def test_import_says_which_line_is_wrong_and_keeps_what_came_before(db, tracebus, tmp_path):
+    file = tmp_path / "runs.jsonl"
+    tracebus("export", "-o", file)
+    file.write_bytes(file.read_bytes() + b'{"project": "p"}\n')
+    done = tracebus("import", file, "--db", tmp_path / "other.db")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith(f"tracebus: {file}: line 6 is no run that `tracebus export` wrote: ")
+    assert done.err.endswith("; what came before it is in the store\n")
+    assert done.err.count("\n") == 1
+
+
+def test_import_reads_standard_input(db, run_python, tmp_path):
+    lines = run_python("-m", "tracebus", "export", env={"TRACEBUS_DB": str(db)}).stdout
+    command = [sys.executable, "-m", "tracebus", "import", "-", "--db", str(tmp_path / "other.db")]
+    done = subprocess.run(command, input=lines, capture_output=True, encoding="utf-8", check=True)
+    assert done.stdout == f"5 new runs in {tmp_path / 'other.db'}\n"
+
+
+def test_delete_takes_traces_sessions_or_users(db, tracebus, ids):
+    assert tracebus("delete", ids[0], "@last") == Done(0, "1 trace with 2 runs deleted\n", "")
+    assert tracebus("delete", "--session", "s-1") == Done(0, "1 trace with 3 runs deleted\n", "")
+    assert tracebus("ls") == Done(0, f"no traces in {db}\n", "")
+    assert tracebus("delete", "--user", "u-1") == Done(1, "", f"tracebus: no trace of the user 'u-1' is in {db}\n")
+
+
+def test_delete_deletes_nothing_when_one_of_the_traces_is_not_there(db, tracebus, ids):
+    assert tracebus("delete", ids[0], "abcdef").code == 1
+    assert len(tracebus("ls", "--json").lines) == 2
+
+
+def test_prune_keeps_what_it_is_told_to(db, tracebus):
+    assert tracebus("prune", "--keep-size", "1GB") == Done(0, "no traces with no runs removed\n", "")
+    assert tracebus("prune", "--keep-days", "3") == Done(0, "2 traces with 5 runs removed\n", "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("prune",),
+        ("prune", "--keep-size", "much"),
+        ("prune", "--keep-days", "-1"),
+        ("delete",),
+        ("delete", "@last", "--user", "u-1"),
+        ("ls", "--since", "someday"),
+        ("ls", "--min-duration", "long"),
+        ("ls", "--limit", "0"),
+        ("ls", "--after", "page 2"),
+        ("show",),
+        ("search",),
+        ("search", "--", "-"),
+        ("stats", "--by", "weekday"),
+        ("import", "no-such-file.jsonl"),
+        ("tail", "--last", "some"),
+    ],
+)
+def test_a_wrong_call_exits_with_2_and_says_what_is_right(arguments, db, tracebus):
+    done = tracebus(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert "Traceback" not in done.err
+    assert len(done.err.strip()) > 20
+
+
+# -- stores that are none ----------------------------------------------------------------------------------------------
+
+READERS = [["ls"], ["show", "@last"], ["search", "word"], ["stats"], ["replay", "@last"], ["export"], ["delete", "@last"]]
+WRITERS = [["prune", "--keep-days", "1"], ["import", "runs.jsonl"]]
+
+
+def no_store(path: Path) -> str:
+    return "there is no store at "
+
+
+def text_file(path: Path) -> str:
+    path.write_text("Dear diary,\n" * 1000)
+    return "is no store of tracebus, or is damaged: file is not a database"
+
+
+def other_database(path: Path) -> str:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE birds (name)")
+    return "is an SQLite database, but no store of tracebus: give another path, or set TRACEBUS_DB"
+
+
+def newer_store(path: Path) -> str:
+    with isolated(), save(path), trace("newer"):
+        pass
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 999")
+    return "was written by a newer tracebus (schema 999, this one knows"
+
+
+def directory(path: Path) -> str:
+    path.mkdir()
+    return "cannot be opened"
+
+
+def below_a_file(path: Path) -> str:
+    path.parent.rmdir()
+    path.parent.write_text("")
+    return str(path)
+
+
+NONE = [text_file, other_database, newer_store, directory, below_a_file]
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments"),
+    [
+        *itertools.product([no_store], [*READERS, ["prune", "--keep-days", "1"]]),  # import makes one
+        *itertools.product(NONE, [*READERS, *WRITERS]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else value.__name__,
+)
+def test_what_is_no_store_is_said_in_one_line_and_left_as_it_is(make, arguments, tmp_path, tracebus, monkeypatch):
+    path = tmp_path / "data" / "traces.db"
+    path.parent.mkdir()
+    said = make(path)
+    before = path.read_bytes() if path.is_file() else None
+    monkeypatch.chdir(tmp_path)
+    with isolated(), save("other.db"), trace("exported"):
+        pass
+    assert tracebus("export", "-o", "runs.jsonl", "--db", "other.db").code == 0
+    with isolated():
+        done = tracebus(*arguments, "--db", path)
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    assert str(path) in done.err
+    assert said in done.err
+    assert (path.read_bytes() if path.is_file() else None) == before
+
+
+@POSIX
+def test_no_permission_is_said_in_one_line(tmp_path, db, clean_env):
+    home = tmp_path / "private"
+    home.mkdir(mode=0o700)
+    path = home / "traces.db"
+    os.replace(db, path)
+    home.chmod(0)
+    code = (
+        "import os, sys\n"
+        "from tracebus.cli import load, main\n"
+        "load('app'), load('ls')  # while it can read them\n"
+        "os.geteuid() or os.setuid(65534)\n"
+        "sys.exit(main(['ls', '--db', sys.argv[1]]))"
+    )
+    tmp_path.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], env=clean_env, cwd="/", capture_output=True, encoding="utf-8", check=False
+    )
+    home.chmod(0o700)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
+    assert f"the store {path} cannot be opened: " in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has it")
+@pytest.mark.parametrize("arguments", [["ls"], ["ls", "--json"], ["show", "@last"], ["export"], ["export", "-o", "/dev/full"]])
+def test_a_full_disk_is_said_in_one_line(arguments, db):
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "tracebus", *arguments]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, encoding="utf-8", check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(r"tracebus: (standard output|/dev/full) cannot be written: No space left on device.*\n", done.stderr)
+
+
+@POSIX
+def test_a_full_disk_leaves_the_store_and_the_older_export_as_they_were(db, tmp_path):
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
+        "from tracebus.cli import main; sys.exit(main(['export', '-o', sys.argv[1]]))"
+    )
+    file = tmp_path / "runs.jsonl"
+    file.write_text("older\n")
+    with isolated(), save(db, keep_days=None):
+        for number in range(30):
+            with trace("long", inputs={"text": f"{number} " * 5000}):
+                pass
+    done = subprocess.run([sys.executable, "-c", code, file], capture_output=True, encoding="utf-8", check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"tracebus: {file} cannot be written: File too large: nothing is lost in the store, try again\n"
+    assert file.read_text() == "older\n"
+    assert not file.with_name("runs.jsonl.part").exists()
+
+
+@POSIX
+def test_who_reads_no_further_ends_it_quietly(db):
+    command = f"{sys.executable} -m tracebus export | {sys.executable} -c pass"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, encoding="utf-8", check=True)
+    assert done.stderr == ""
+
+
+# -- the shell's completion --------------------------------------------------------------------------------------------
+
+
+def offered(words: str, db: Path) -> list[str]:
+    env = os.environ | {"_TRACEBUS_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    command = [sys.executable, "-m", "tracebus"]
+    done = subprocess.run(command, env=env | {"TRACEBUS_DB": str(db)}, capture_output=True, encoding="utf-8", check=True)
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_the_shell_is_offered_traces_and_what_the_store_has(db, ids):
+    assert offered("tracebus show ", db) == ["@last", *ids]
+    assert offered(f"tracebus delete {ids[0][:11]}", db) == [ids[0]]
+    assert offered("tracebus ls --model ", db) == ["gpt-4o-mini"]
+    assert offered("tracebus search --kind t", db) == ["tool"]
+    assert offered("tracebus stats --by ", db) == ["model", "name", "kind", "project"]
+    assert offered("tracebus sh", db) == ["show"]
+
+
+def test_the_shell_is_offered_nothing_without_a_store(tmp_path):
+    assert offered("tracebus show ", tmp_path / "none.db") == []
+    assert offered("tracebus ls --model ", tmp_path / "none.db") == []
+
+
+# -- tracebus run --save -----------------------------------------------------------------------------------------------
+
+APP = "from tracebus import trace\nwith trace('kept'): pass\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "env", "file"),
+    [
+        (["--save"], {}, "default.db"),
+        (["--save=other.db"], {}, "other.db"),
+        ([], {"TRACEBUS_SAVE": "1"}, "default.db"),
+        ([], {"TRACEBUS_SAVE": "other.db"}, "other.db"),
+        ([], {"TRACEBUS_SAVE": "0"}, None),
+        ([], {}, None),
+    ],
+)
+def test_run_keeps_runs_where_it_is_told_to(options, env, file, run_python, tmp_path):
+    env = env | {"TRACEBUS_DB": str(tmp_path / "default.db")}
+    run_python("-m", "tracebus", "run", "--log", "off", *options, "-c", APP, env=env)
+    kept = []
+    for name in ("default.db", "other.db"):
+        if (tmp_path / name).exists():
+            with Reader(tmp_path / name) as reader:
+                kept += [(name, trace.name) for trace in reader.traces()]
+    assert kept == ([(file, "kept")] if file else [])
+
+
+def test_a_program_runs_on_where_nothing_can_be_kept(run_python, tmp_path):
+    (tmp_path / "file").touch()
+    done = run_python("-m", "tracebus", "run", "--log", "off", "--save=file/traces.db", "-c", f"{APP}print('done')")
+    assert done.stdout == "done\n"
+    assert done.stderr.count("\n") <= 2
+    assert "the app goes on" in done.stderr

@@ -68,19 +68,28 @@ def _written(output: Path | None) -> Iterator[BinaryIO]:
         with _told(output):
             sys.stdout.buffer.flush()
         return
-    part = output.with_name(f"{output.name}.part")
+    is_device = output.exists() and not output.is_file()
+    part = output if is_device else output.with_name(f"{output.name}.part")
     with _told(output):
         file = part.open("wb")
     try:
         yield file
         with _told(output):
             file.close()
-            os.replace(part, output)
+            if not is_device:
+                os.replace(part, output)
     except BaseException:
-        with _told(output):
-            file.close()
-        part.unlink(missing_ok=True)
+        _give_up(file, None if is_device else part)
         raise
+
+
+def _give_up(file: BinaryIO, part: Path | None) -> None:
+    try:
+        file.close()
+    except OSError:  # what it still had to write does not fit, either
+        pass
+    if part is not None:
+        part.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -16,20 +16,26 @@ from ..outputs.store import default_path, import_lines
 from .options import Db, Json
 from .progress import Tell, progress
 from .screen import as_json
-from .stores import explained
+from .stores import explained, opened
 
 __all__ = ["command"]
 
 
 def command(
-    files: Annotated[
-        list[Path],
-        typer.Argument(metavar="FILE...", help="- is standard input.", exists=True, dir_okay=False, allow_dash=True),
-    ],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="What was exported; - is standard input.")],
     as_lines: Json = False,
     db: Db = None,
 ) -> None:
     """Put runs into the store, and say how many were new."""
+    missing = [file for file in files if file != Path("-") and not file.exists()]
+    if missing:
+        raise ArgumentError(
+            f"there is no file {str(missing[0])!r}: name what `tracebus export -o` wrote, or - for standard input"
+        )
+    path = default_path() if db is None else db
+    if path.exists() and path.stat().st_size:  # who saves sets aside a file that is no store; who imports has mistyped
+        with opened(path):
+            pass
     runs = new = 0
     with explained(db), progress("importing") as tell:
         for file, lines in _opened(files, tell):
@@ -42,7 +48,7 @@ def command(
         as_json({"runs": runs, "new": new})
     else:
         known = f", {count(runs - new, 'run')} were there already" if new < runs else ""
-        print(f"{count(new, 'new run')} in {default_path() if db is None else db}{known}")
+        print(f"{count(new, 'new run')} in {path}{known}")
 
 
 def _opened(files: list[Path], tell: Tell) -> Iterator[tuple[Path, Iterator[bytes]]]:

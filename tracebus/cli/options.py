@@ -49,7 +49,7 @@ def _db_of(ctx: typer.Context) -> Path | None:
 _TRACE_HELP: Final = "The first digits of its id, or @last. The end of the id as in log lines will do, too."
 Trace: TypeAlias = Annotated[str, typer.Argument(metavar="TRACE", help=_TRACE_HELP, autocompletion=offered_traces)]
 Traces: TypeAlias = Annotated[
-    list[str] | None, typer.Argument(metavar="[TRACE]...", help=_TRACE_HELP, autocompletion=offered_traces)
+    list[str] | None, typer.Argument(metavar="TRACE", help=_TRACE_HELP, autocompletion=offered_traces)
 ]
 
 

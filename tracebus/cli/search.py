@@ -40,7 +40,7 @@ def command(
     words: Annotated[
         list[str],
         typer.Argument(
-            metavar="WORD...", help='Words that must all be there; "next to one another" in quotes; the beginning* of some.'
+            metavar="WORD", help='Words that must all be there; "next to one another" in quotes; the beginning* of some.'
         ),
     ],
     wanted: Filter,
