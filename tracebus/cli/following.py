@@ -49,12 +49,12 @@ def _identity(path: Path) -> tuple[int, int] | None:
 class Follower:
     """Looks at a store again and again. ``growing`` are the trees of the traces in flight, the oldest first."""
 
-    def __init__(self, reader: Reader, wanted: Filter) -> None:
+    def __init__(self, reader: Reader, wanted: Filter, *, from_the_start: bool = False) -> None:
         self.growing: dict[str, Tree] = {}
-        self.changes = Changes(reader.cursor(), [], [], [], True)
+        self.changes = Changes(0 if from_the_start else reader.cursor(), [], [], [], True)
         """What the last look found."""
         self._reader = reader
-        self._wanted = wanted
+        self.wanted = wanted
         self._identity = _identity(reader.path)
         self._looked_around = time.monotonic()
         self._told: dict[str, None] = {}
@@ -98,11 +98,11 @@ class Follower:
         """Leave out what the filter does not want."""
         if not changes.is_complete:
             changes = msgspec.structs.replace(changes, traces=self._reread())
-        if self._wanted == Filter() or not changes.traces:
+        if self.wanted == Filter() or not changes.traces:
             return changes
         since_ns = min(trace.started_ns for trace in changes.traces)
-        since_ns = max(since_ns, self._wanted.since_ns or 0)
-        found, _ = pages(lambda **page: self._reader.traces(self._wanted, since_ns=since_ns, **page), 10 * DRAWN)
+        since_ns = max(since_ns, self.wanted.since_ns or 0)
+        found, _ = pages(lambda **page: self._reader.traces(self.wanted, since_ns=since_ns, **page), 10 * DRAWN)
         ids = {trace.trace_id for trace in found}
         return msgspec.structs.replace(
             changes,

@@ -44,17 +44,21 @@ def command(
     path = default_path() if db is None else db
     try:
         with explained(path):
-            if not path.exists():
-                print(f"waiting for {printable(str(path))}, which save() or `tracebus run --save` makes", file=sys.stderr)
+            is_there = path.exists()
+            if not is_there:
+                print(
+                    f"waiting for {printable(str(path))}, which save() or `tracebus run --save` makes",
+                    file=sys.stderr,
+                    flush=True,
+                )
             with wait_for_store(path) as reader:
-                _follow(reader, wanted, last, as_lines)
+                _follow(reader, Follower(reader, wanted, from_the_start=not is_there), last, as_lines)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _follow(reader: Reader, wanted: Filter, last: int, as_lines: bool) -> None:
-    follower = Follower(reader, wanted)
-    found, _ = pages(lambda **page: reader.traces(wanted, **page), last) if last else ([], None)
+def _follow(reader: Reader, follower: Follower, last: int, as_lines: bool) -> None:
+    found, _ = pages(lambda **page: reader.traces(follower.wanted, **page), last) if last else ([], None)
     earlier = [trace for trace in reversed(found) if trace.trace_id not in follower.growing]
     if as_lines:
         _print_json(follower, earlier)
@@ -72,9 +76,13 @@ def _follow(reader: Reader, wanted: Filter, last: int, as_lines: bool) -> None:
 
 
 def _print_json(follower: Follower, earlier: list[TraceSummary]) -> None:
-    """Write a line for each trace and run that has changed, with what a model has written so far."""
+    """Write a line for each trace and run in flight and for each that changes, with what a model has written so far."""
     for trace in earlier:
         as_json({"trace": trace})
+    for tree in follower.growing.values():
+        for row in tree.rows:
+            as_json({"run": row.run, "text": tree.writing.get(row.run.span_id)})
+        as_json({"trace": tree.trace})
     sys.stdout.flush()
     for _ in follower.looks():
         for run in follower.changes.runs:
