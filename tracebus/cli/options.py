@@ -117,7 +117,8 @@ def filtered(function: Callable[..., Any]) -> Callable[..., Any]:
         wanted = Filter(**{field: given.pop(field) for field in FILTER})
         return function(wanted=wanted, **given)
 
-    command.__signature__ = signature.replace(parameters=list(_parameters(signature)))  # type: ignore[attr-defined]
+    optioned: Any = command
+    optioned.__signature__ = signature.replace(parameters=list(_parameters(signature)))
     return command
 
 

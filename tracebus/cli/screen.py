@@ -5,6 +5,7 @@ Text that came from outside becomes a ``Text`` by ``said``, which leaves nothing
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -66,7 +67,7 @@ class Screen:
     """Standard output, and how things look there."""
 
     def __init__(self) -> None:
-        if hasattr(sys.stdout, "reconfigure"):  # text from outside may have what the encoding lacks
+        if isinstance(sys.stdout, io.TextIOWrapper):  # text from outside may have what the encoding lacks
             sys.stdout.reconfigure(errors="backslashreplace")
         self.is_terminal: bool = sys.stdout.isatty()
         self.console = Console(

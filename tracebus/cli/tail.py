@@ -46,11 +46,8 @@ def command(
         with explained(path):
             is_there = path.exists()
             if not is_there:
-                print(
-                    f"waiting for {printable(str(path))}, which save() or `tracebus run --save` makes",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                waiting = f"waiting for {printable(str(path))}, which save() or `tracebus run --save` makes"
+                print(waiting, file=sys.stderr, flush=True)
             with wait_for_store(path) as reader:
                 _follow(reader, Follower(reader, wanted, from_the_start=not is_there), last, as_lines)
     except KeyboardInterrupt:
