@@ -34,6 +34,7 @@ def start(unknown: Sequence[str] = ()) -> None:
         _logger.warning("TRACEBUS_ONLY has names of nothing that could be traced: %s", ", ".join(unknown))
     threads.install()
     _log_lines()
+    _save()
 
 
 def _log_lines() -> None:
@@ -50,8 +51,22 @@ def _log_lines() -> None:
         _logger.warning("no log lines are written, and the app goes on without: %r", error)
 
 
+def _save() -> None:
+    where = os.environ.get("TRACEBUS_SAVE", "").strip()
+    if where.lower() in _OFF:
+        return
+    try:
+        import_module("tracebus.outputs.store").save(None if where.lower() in _ON else where)
+    except Exception as error:
+        _logger.warning("no runs are kept, and the app goes on without: %r", error)
+
+
+_ON: Final = frozenset({"1", "true", "yes", "on"})
+_OFF: Final = frozenset({"", "0", "false", "no", "off"})
+
+
 def _is_on(variable: str) -> bool:
-    return os.environ.get(variable, "").strip().lower() in {"1", "true", "yes", "on"}
+    return os.environ.get(variable, "").strip().lower() in _ON
 
 
 def install(integration: str, distribution: str) -> None:

@@ -11,9 +11,10 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from keyword import iskeyword
 from typing import Any, Final, NamedTuple
 
-from ..errors import MissingExtraError, TracebusError
+from ..errors import ArgumentError, MissingExtraError, TracebusError
 
 __all__ = ["COMMANDS", "Command", "load", "main"]
 
@@ -28,18 +29,39 @@ class Command(NamedTuple):
 COMMANDS: Final[dict[str, Command]] = {
     "run": Command("Run a Python program with its model calls traced.", is_light=True),
     "bootstrap-path": Command("Print what traces any Python when it is on PYTHONPATH.", is_light=True),
+    "ls": Command("List traces, the latest first."),
+    "show": Command("Show a trace as a tree: how long each run took, with how many tokens, at what cost."),
+    "tail": Command("Follow what is going on, in this and in other processes, until Ctrl-C."),
+    "search": Command("Search in what went into runs, what came out, and in errors."),
+    "stats": Command("Show how many runs there were, how fast, with how many tokens, at what cost."),
+    "replay": Command("Say a stored trace on the bus again."),
+    "export": Command("Write traces as JSON lines."),
+    "import": Command("Put exported traces into the store."),
+    "prune": Command("Remove old traces."),
+    "delete": Command("Delete traces so that nothing of them is left."),
     "integrations": Command("List the libraries that are traced, and which of them are installed."),
 }
 
 
 def load(name: str) -> Any:
     """Import the module of a command."""
-    return import_module(f"{__name__}.{name.replace('-', '_')}")
+    return import_module(f"{__name__}.{name.replace('-', '_')}{'_' if iskeyword(name) else ''}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says and return the exit code: 0, 1 for a failure, 2 for a wrong call."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        try:
+            return _do(arguments)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except OSError as error:
+        return _without_output(error)
+
+
+def _do(arguments: Sequence[str]) -> int:
     name = arguments[0] if arguments else "--help"
     try:
         if name in COMMANDS and COMMANDS[name].is_light and "_TRACEBUS_COMPLETE" not in os.environ:
@@ -49,7 +71,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _without_extra(name, error)
     except TracebusError as error:
         print(f"tracebus: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, ArgumentError) else 1
+
+
+def _without_output(error: OSError) -> int:
+    """Say that what was printed arrives nowhere, but not to `| head`, which has seen enough."""
+    if error.filename is not None:  # it is of something else
+        raise error
+    if not isinstance(error, BrokenPipeError):
+        print(f"tracebus: standard output cannot be written: {error.strerror or error}", file=sys.stderr)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it exits
+    return 1
 
 
 def _without_extra(name: str, error: MissingExtraError) -> int:

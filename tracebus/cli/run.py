@@ -28,6 +28,8 @@ class Option(NamedTuple):
     help: str
     metavar: str = ""
     choices: tuple[str, ...] = ()
+    alone: str = ""
+    """What the option means without a value; one that has this takes a value only after ``=``."""
 
     @property
     def is_flag(self) -> bool:
@@ -44,6 +46,13 @@ OPTIONS: Final = (
     ),
     Option("--log-to", "TRACEBUS_LOG_TO", "stdout, stderr or a file to append to; not given, stderr", metavar="WHERE"),
     Option("--tokens", "TRACEBUS_TOKENS", "write the pieces of a streamed answer as they come"),
+    Option(
+        "--save",
+        "TRACEBUS_SAVE",
+        "keep every run in the store, with --save=FILE in another one; `tracebus ls` lists what was kept",
+        metavar="FILE",
+        alone="1",
+    ),
     Option("--only", "TRACEBUS_ONLY", "libraries to trace, such as openai,langchain; not given, all", metavar="NAMES"),
 )
 
@@ -74,7 +83,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def split(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
     """Part our own options from what is for python, which starts where no option of ours does."""
-    with_value = {option.name for option in OPTIONS if not option.is_flag}
+    with_value = {option.name for option in OPTIONS if not (option.is_flag or option.alone)}
     at = 0
     while at < len(arguments) and (arguments[at] == "-h" or arguments[at].startswith("--")):
         if arguments[at] == "--":
@@ -95,6 +104,8 @@ def _parser() -> ArgumentParser:
     )
     for option in OPTIONS:
         kind: dict[str, Any] = {"metavar": option.metavar or None, "choices": option.choices or None}
+        if option.alone:
+            kind |= {"nargs": "?", "const": option.alone}
         if option.is_flag:
             kind = {"action": "store_const", "const": "1"}
         parser.add_argument(option.name, dest=option.variable, help=option.help, **kind)
@@ -111,6 +122,8 @@ def environment(outside: Mapping[str, str], chosen: Mapping[str, str | None]) ->
         _check_names(variables["TRACEBUS_ONLY"])
     if chosen.get("TRACEBUS_LOG_TO") not in (None, "stdout", "stderr"):
         variables["TRACEBUS_LOG_TO"] = _writable(variables["TRACEBUS_LOG_TO"])
+    if chosen.get("TRACEBUS_SAVE") not in (None, "1"):
+        variables["TRACEBUS_SAVE"] = os.path.abspath(variables["TRACEBUS_SAVE"])  # the program may change its directory
     variables["PYTHONPATH"] = _with_bootstrap(variables.get("PYTHONPATH"))
     return variables
 

@@ -16,8 +16,9 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from ...figures import ARROW
 from .printer import Target
-from .rows import ARROW, Row, Sign
+from .rows import Row, Sign
 
 __all__ = ["Layout"]
 

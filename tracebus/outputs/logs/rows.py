@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sized
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, cast
 
+from ... import figures
 from ...events import (
     AgentAction,
     AgentFinish,
@@ -28,18 +29,17 @@ from ...events import (
     ToolError,
     ToolStart,
 )
+from ...figures import ARROW, count, duration
 from ...payload import Capture, Limits, captures_inputs, captures_outputs, encode, printable, sanitize
 from ...redaction import Redactor
 from ...runs import Run, Usage
 from ...subscriptions import name_of
 from .wording import clean_name, failure_of
 
-__all__ = ["ARROW", "Row", "RowOf", "Sign"]
+__all__ = ["Row", "RowOf", "Sign"]
 
 Sign: TypeAlias = Literal["start", "ok", "error", "cancelled", "closed_early", "paused", "note", "token"]
 
-ARROW: Final = "→"
-"""Stands between the tokens that went in and those that came out."""
 LONGEST_PATH: Final = 64
 """How many runs around one are looked at to find out what belongs together."""
 _TEXT_LIMITS: Final = Limits(characters=320, size=2048)
@@ -88,7 +88,7 @@ class RowOf:
                 "sign": _sign_of_end(run) if type(event) in _ENDS else "start",
                 "depth": len(path) - 1,
                 "name": _name(run.name),
-                "duration": _duration(run.duration_s),
+                "duration": duration(run.duration_s),
                 "is_model": run.kind in _MODELS,
             }
         words |= _WORDS[type(event)](self, event)
@@ -154,30 +154,9 @@ def _name(name: object) -> str:
     return printable(clean_name(name))
 
 
-def _duration(seconds: float | None) -> str:
-    """Say a duration as people do: ``412 ms``, ``1.41 s``, ``3 min``."""
-    if seconds is None:
-        return ""
-    if seconds < 0.0005:
-        return "<1 ms"
-    if seconds < 0.9995:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 9.995:
-        return f"{seconds:.2f} s"
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    if seconds < 59.95 * 60:
-        return f"{seconds / 60:.1f} min".replace(".0 ", " ")
-    return f"{seconds / 3600:.1f} h".replace(".0 ", " ")
-
-
 def _number(number: object) -> str:
     """Write a whole number in groups of three digits; anything else, which somebody put in its place, as text."""
-    return f"{number:,}".replace(",", " ") if isinstance(number, int) else _name(number)
-
-
-def _count(number: int, thing: str) -> str:
-    return f"1 {thing}" if number == 1 else f"{_number(number) if number else 'no'} {thing}s"
+    return figures.number(number) if isinstance(number, int) else _name(number)
 
 
 def _known(*facts: str) -> tuple[str, ...]:
@@ -189,7 +168,7 @@ def _facts(run: Run | None) -> tuple[str, ...]:
     if run is None:
         return ()
     ended = {"closed_early": "closed early", "cancelled": "cancelled", "paused": "paused"}.get(run.status, "")
-    first_token = "" if run.first_token_s is None else f"first token {_duration(run.first_token_s)}"
+    first_token = "" if run.first_token_s is None else f"first token {duration(run.first_token_s)}"
     return _known(ended, first_token, _tokens(run.usage))
 
 
@@ -225,7 +204,7 @@ def _words_of_model(row: RowOf, event: LLMStart | ChatModelStart) -> Words:
     thing = "prompt" if isinstance(event, LLMStart) else "message"
     characters = sum(map(_characters, asked))
     model = (event.run and event.run.model) or event.params.get("model")
-    counts = (_count(number, of) for number, of in ((len(asked), thing), (characters, "char")) if number)
+    counts = (count(number, of) for number, of in ((len(asked), thing), (characters, "char")) if number)
     facts = _known(_name(model) if model else "", *counts)
     is_root = event.run is not None and event.run.parent is None  # else a row above says what it is about
     return {"facts": facts, **(row.input(_content_of(asked[-1])) if is_root and asked else {})}
@@ -246,7 +225,7 @@ def _words_of_output(row: RowOf, event: LLMEnd | ChainEnd | ToolEnd) -> Words:
 def _words_of_documents(row: RowOf, event: RetrieverEnd) -> Words:
     documents: Sized = event.documents
     if isinstance(documents, (list, tuple)):
-        return {"facts": (*_facts(event.run), _count(len(cast(Sized, documents)), "document"))}
+        return {"facts": (*_facts(event.run), count(len(cast(Sized, documents)), "document"))}
     return {"facts": _facts(event.run), **row.output(documents)}
 
 
@@ -273,7 +252,7 @@ def _words_of_text(row: RowOf, event: Text) -> Words:
 
 def _words_of_retry(row: RowOf, event: Retry) -> Words:
     wait_s = cast(object, event.wait_s)  # emitted by the app, so it may be anything
-    wait = f" in {_duration(wait_s)}" if isinstance(wait_s, (int, float)) and wait_s > 0 else ""
+    wait = f" in {duration(wait_s)}" if isinstance(wait_s, (int, float)) and wait_s > 0 else ""
     return {"name": "retry", "facts": (f"attempt {_number(event.attempt)}{wait}",), **row.error(event.error)}
 
 

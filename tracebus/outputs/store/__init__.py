@@ -26,7 +26,7 @@ from .answers import (
 )
 from .files import StoreError, default_path
 from .filters import Filter
-from .reader import NotFoundError, Reader
+from .reader import AmbiguousError, NotFoundError, Reader
 from .replaying import ReplayedError, areplay, replay
 from .saving import Saving, save
 from .transfer import Imported, export_lines, import_lines
@@ -49,6 +49,7 @@ __all__ = [
     "default_path",
     "StoreError",
     "NotFoundError",
+    "AmbiguousError",
     "Changes",
     "Choices",
     "Info",

@@ -44,7 +44,10 @@ def add(total: Buckets, more: Mapping[int, int], sign: int = 1) -> None:
 
 
 def percentile(buckets: Mapping[int, int], shares: Iterable[float]) -> list[float | None]:
-    """Return, in nanoseconds, below what each of the shares (0 to 1, ascending) of the durations lie; None without any."""
+    """Return, in nanoseconds, what each of the shares (above 0, up to 1, ascending) of the durations do not exceed.
+
+    That is one of the durations, by the nearest rank, off by at most the width of its bucket; None where there are none.
+    """
     count = sum(buckets.values())
     if not count:
         return [None for _ in shares]
@@ -52,8 +55,7 @@ def percentile(buckets: Mapping[int, int], shares: Iterable[float]) -> list[floa
     ordered = iter(sorted(buckets.items()))
     bucket, seen = next(ordered)
     for share in shares:
-        rank = share * (count - 1)
-        while seen <= rank:
+        while seen < share * count - 1e-9:  # what the multiplication may be off by
             bucket, more = next(ordered)
             seen += more
         found.append(_middle(bucket))

@@ -45,15 +45,21 @@ from .statistics import Grain, points, statistics
 from .steps import unpack
 from .trees import walk
 
-__all__ = ["NotFoundError", "Reader"]
+__all__ = ["AmbiguousError", "NotFoundError", "Reader"]
 
 TOLD_AT_ONCE: Final = 500
 """How many traces and how many runs one answer of ``changes`` holds, at most."""
+TOLD_APART: Final = 5
+"""How many traces are named to someone whose prefix means several."""
 _unpack: Final = msgspec.msgpack.Decoder().decode
 
 
 class NotFoundError(StoreError, LookupError):
     """Say that a trace, a run or a session is not in the store, or that a prefix means several."""
+
+
+class AmbiguousError(NotFoundError, ArgumentError):
+    """Say which ones a prefix means."""
 
 
 class Reader:
@@ -125,12 +131,14 @@ class Reader:
                 raise NotFoundError(f"the store {self.path} holds no trace yet")
             return int(rows[0][0])
         low, high = _range_of(given, 16)
-        rows = self._rows("SELECT id, trace FROM traces WHERE trace BETWEEN ? AND ? LIMIT 2", (low, high))
+        rows = self._rows(
+            "SELECT id, trace FROM traces WHERE trace BETWEEN ? AND ? ORDER BY trace LIMIT ?", (low, high, TOLD_APART)
+        )
         if not rows:
             raise NotFoundError(f"no trace {given!r} is in {self.path}: `tracebus ls` lists those that are")
         if len(rows) > 1:
-            shown = " or ".join(bytes(row[1]).hex() for row in rows)
-            raise NotFoundError(f"several traces begin with {given!r}, such as {shown}: give more of the id")
+            shown = ", ".join(bytes(row[1]).hex() for row in rows)
+            raise AmbiguousError(f"several traces begin with {given!r}, such as {shown}: give more of the id")
         return int(rows[0][0])
 
     # -- runs ----------------------------------------------------------------------------------------------------------
@@ -206,8 +214,8 @@ class Reader:
             signed = [-(2**63), 2**63 - 1]
         rows = self._rows("SELECT id FROM runs WHERE trace_id = ? AND span BETWEEN ? AND ? LIMIT 2", (number, *signed))
         if len(rows) != 1:
-            what = "no run" if not rows else "more than one run"
-            raise NotFoundError(f"{what} of the trace {trace} has an id that begins with {given!r}: `show` lists them")
+            what, kind = ("no run", NotFoundError) if not rows else ("more than one run", AmbiguousError)
+            raise kind(f"{what} of the trace {trace} has an id that begins with {given!r}: `show` lists them")
         return int(rows[0][0])
 
     def _runs_by_number(self, numbers: list[int]) -> dict[int, RunSummary]:

@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from ...figures import count
 from ...runs import Usage
 from .answers import PriceList
 from .bodies import NOTHING, Body, Encoder, error_words, headline, words
@@ -304,7 +305,7 @@ class Preparer:
     def _line_of_output(self, row: Row) -> str | None:
         output = row.output.value if row.output.value is not None else row.streamed.value
         if row.kind == "retriever" and isinstance(output, list):
-            return f"{len(output)} documents"
+            return count(len(output), "document")
         return headline(output)
 
     def _count(self, row: Row, usage: Any, batch: Prepared) -> None:
