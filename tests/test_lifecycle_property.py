@@ -21,6 +21,9 @@ from tracebus.events import Event
 from tracebus.runs import Run, open_runs, set_current
 from tracebus.signals import isolated
 
+# Hypothesis takes a time-out for a failure of the history, and would begin to look for a shorter one.
+pytestmark = pytest.mark.timeout(600)
+
 # There are seven properties: 1 500 histories of each make more than 10 000.
 HISTORIES = pytest.mark.parametrize("histories", [200, pytest.param(1_500, marks=pytest.mark.long)])
 STARTS = {"llm_start", "chain_start"}

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ..outputs.store import Changes, Filter, Reader, RunSummary, StoreError, TraceSummary
+from ..outputs.store import Changes, Filter, NoStoreYetError, Reader, RunSummary, TraceSummary
 from .screen import MODELS
 from .stores import pages
 from .trees import Tree
@@ -31,10 +31,8 @@ def wait_for_store(path: Path) -> Reader:
     while True:
         try:
             return Reader(path)
-        except StoreError:
-            if _identity(path) is not None:
-                raise
-        time.sleep(EVERY_S)
+        except NoStoreYetError:
+            time.sleep(EVERY_S)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -24,7 +24,7 @@ from .answers import (
     TraceSummary,
     TreeRow,
 )
-from .files import StoreError, default_path
+from .files import NoStoreYetError, StoreError, default_path
 from .filters import Filter
 from .reader import AmbiguousError, NotFoundError, Reader
 from .replaying import ReplayedError, areplay, replay
@@ -48,6 +48,7 @@ __all__ = [
     "Imported",
     "default_path",
     "StoreError",
+    "NoStoreYetError",
     "NotFoundError",
     "AmbiguousError",
     "Changes",

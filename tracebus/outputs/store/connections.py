@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from .files import CORRUPT, StoreError, UnusableFileError, make_private, primary_code, uri_of
+from .files import CORRUPT, NoStoreYetError, StoreError, UnusableFileError, make_private, primary_code, uri_of
 from .schema import check, migrate
 
 __all__ = ["BUSY_S", "open_for_reading", "open_for_writing", "reading", "writing"]
@@ -81,12 +81,12 @@ def open_for_writing(path: Path) -> Connection:
 def open_for_reading(path: Path) -> Connection:
     """Open a store that is there; raise StoreError."""
     if not path.exists():
-        raise StoreError(f"there is no store at {path}: save() makes one, or set TRACEBUS_DB to where it is")
+        raise NoStoreYetError(f"there is no store at {path}: save() makes one, or set TRACEBUS_DB to where it is")
     with _explained(path):
         connection = _connect(path, "ro")
         try:
             if check(connection, path) == 0:
-                raise StoreError(f"{path} is empty: save() makes a store of it")
+                raise NoStoreYetError(f"{path} is empty: save() makes a store of it")
             connection.execute("PRAGMA query_only = ON")
             # A search looks into some hundred pages all over the file, which copying takes several times as long to read.
             connection.execute(f"PRAGMA mmap_size = {MAPPED}")

@@ -28,6 +28,10 @@ class StoreError(TracebusError):
     """Say what is wrong with a store, which file it is, and what to do."""
 
 
+class NoStoreYetError(StoreError):
+    """Say that there is no store here, or that it is just being made."""
+
+
 class UnusableFileError(StoreError):
     """Say that a file is corrupt or from a newer tracebus; ``why`` becomes a part of its name when it is set aside."""
 
