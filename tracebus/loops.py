@@ -110,8 +110,17 @@ class Loop:
 
         Raises LoopClosed when the loop has ended.
         """
+        if not self.is_open:
+            raise LoopClosed
+        self.wake(callback)
+
+    def wake(self, callback: Callable[[], object]) -> None:
+        """Do as ``call_soon``, also while the loop closes and takes no more work: somebody in it may wait for what is under way.
+
+        Raises LoopClosed when the loop has ended.
+        """
         native = self._native
-        if native is None or not self.is_open:
+        if native is None:
             raise LoopClosed
         try:
             if not self.is_asyncio:
@@ -341,7 +350,7 @@ class Wakeup:
             self._event.set()
             return
         try:
-            self._loop.call_soon(self._event.set)
+            self._loop.wake(self._event.set)
         except LoopClosed:
             pass
 
