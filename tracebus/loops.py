@@ -115,7 +115,7 @@ class Loop:
         self.wake(callback)
 
     def wake(self, callback: Callable[[], object]) -> None:
-        """Do as ``call_soon``, also while the loop closes and takes no more work: somebody in it may wait for what is under way.
+        """Do as ``call_soon``, also while the loop closes and takes no more work: somebody in it may wait for this.
 
         Raises LoopClosed when the loop has ended.
         """
