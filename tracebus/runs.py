@@ -109,7 +109,9 @@ finders: tuple[Finder, ...] | None = None
 
 def elsewhere() -> tuple[Run, ...]:
     """Return the runs that are current in frameworks."""
-    return tuple(found for find in finders or () if (found := find()) is not None)
+    if finders is None:
+        return ()
+    return tuple(found for find in finders if (found := find()) is not None)
 
 
 class Scope:
@@ -376,6 +378,8 @@ def innermost() -> Run | Scope | None:
     What was opened while a framework's run was current knows that one: it is further in until the framework has another.
     """
     current = get_current()
+    if finders is None:
+        return current
     for found in elsewhere():
         if current is None or found not in current._seen:
             current = found

@@ -465,7 +465,7 @@ async def aemit(signal: Hook[Any] | str, **fields: Any) -> None:
 
 
 def _emit(signal: Hook[Any] | str, fields: dict[str, Any], colour: Colour) -> Pending:
-    current = innermost()
+    current = get_current() if runs.finders is None else innermost()
     if signal is llm_new_token and type(current) is Run and fields.keys() <= _OF_A_TOKEN:
         return say_own_token(current, colour, **fields)
     hook = signal if isinstance(signal, Hook) else HOOKS.signal(signal)
