@@ -4,11 +4,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tracebus import flush
+from tracebus.signals import isolated
 
 ROOT = Path(__file__).parent.parent
 WENT_WRONG = re.compile(r"^Traceback|^Exception ignored|never awaited|never retrieved", re.MULTILINE)
@@ -25,6 +28,15 @@ settings.load_profile("tracebus")
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     """Run every `async def` test and fixture on both; a module that is about one of them overrides this."""
     return request.param
+
+
+@pytest.fixture
+def nobody_else_listens() -> Iterator[None]:
+    """Keep what other tests subscribed and dropped out of this one; `pytest.mark.usefixtures` gives it to a module."""
+    with isolated():
+        flush(5)  # what a test before this one dropped is not this one's
+        yield
+        flush(5)
 
 
 @pytest.fixture

@@ -17,15 +17,8 @@ import pytest
 
 from tracebus import aemit, aflush, emit, flush, stats, subscribe, text, trace
 from tracebus.counts import Tally, Timing
-from tracebus.signals import isolated
 
-
-@pytest.fixture(autouse=True)
-def nobody_else_listens() -> Iterator[None]:
-    with isolated():
-        flush(5)  # what a test before this one dropped is not this one's
-        yield
-        flush(5)
+pytestmark = pytest.mark.usefixtures("nobody_else_listens")
 
 
 @pytest.fixture

@@ -39,12 +39,7 @@ from tracebus.signals import isolated
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform cannot fork")
 
 
-@pytest.fixture(autouse=True)
-def nobody_else_listens() -> Iterator[None]:
-    with isolated():
-        flush(5)  # what a test before this one dropped is not this one's
-        yield
-        flush(5)
+pytestmark = pytest.mark.usefixtures("nobody_else_listens")
 
 
 def full(count: int, seconds: int = 300) -> Any:

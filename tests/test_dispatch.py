@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 import types
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -39,13 +39,7 @@ from tracebus import (
 )
 from tracebus.signals import isolated
 
-
-@pytest.fixture(autouse=True)
-def nobody_else_listens() -> Iterator[None]:
-    with isolated():
-        flush(5)  # what a test before this one dropped is not this one's
-        yield
-        flush(5)
+pytestmark = pytest.mark.usefixtures("nobody_else_listens")
 
 
 class Broken(Exception):

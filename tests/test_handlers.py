@@ -18,7 +18,6 @@ from tracebus import (
     custom_event,
     detach,
     emit,
-    flush,
     retry,
     scope,
     stats,
@@ -27,14 +26,9 @@ from tracebus import (
     traced,
 )
 from tracebus.errors import MissingExtraError, SubscriberError
-from tracebus.signals import HOOKS, isolated
+from tracebus.signals import HOOKS
 
-
-@pytest.fixture(autouse=True)
-def nobody_else_listens() -> Iterator[None]:
-    with isolated():
-        yield
-        flush(5)
+pytestmark = pytest.mark.usefixtures("nobody_else_listens")
 
 
 class Recorder(BaseCallbackHandler):

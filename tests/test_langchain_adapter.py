@@ -49,15 +49,9 @@ from tracebus import (
     traced,
 )
 from tracebus.errors import SubscriberError
-from tracebus.signals import isolated
 from tracebus.tracing import SYNC, end_run
 
-
-@pytest.fixture(autouse=True)
-def nobody_else_listens() -> Iterator[None]:
-    with isolated():
-        yield
-        flush(5)
+pytestmark = pytest.mark.usefixtures("nobody_else_listens")
 
 
 def nothing_failed() -> bool:

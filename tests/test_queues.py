@@ -13,17 +13,11 @@ import pytest
 
 from tracebus import aflush, custom_event, emit, flush, subscribe, text, trace
 from tracebus.errors import ArgumentError
-from tracebus.signals import isolated
 
 KIB = 1024
 
 
-@pytest.fixture(autouse=True)
-def nobody_else_listens() -> Iterator[None]:
-    with isolated():
-        flush(5)  # what a test before this one dropped is not this one's
-        yield
-        flush(5)
+pytestmark = pytest.mark.usefixtures("nobody_else_listens")
 
 
 class Gate:
