@@ -53,8 +53,9 @@ class Reporter:
     """Make runs on the bus of what one framework reports about its own.
 
     ``sender`` is what receivers get as sender, such as ``"langchain"``. A key is what the framework knows a run by: any
-    hashable value that is unique among its runs. Nothing here raises for what is reported late, twice or about a run whose
-    start was never seen: it is ignored, and logged once. What a subscriber with ``raise_error`` raised does come through.
+    hashable value but None that is unique among its runs. Nothing here raises for what is reported late, twice or about a run
+    whose start was never seen: it is ignored, and logged once. What a subscriber with ``raise_error`` raised does come
+    through.
 
     A framework that reports from async code says so with ``colour=ASYNC``, and awaits what is returned unless that is None.
     Where the framework calls a model through a client that is traced, too, the call is the framework's run alone. With
@@ -228,12 +229,7 @@ class Reporter:
 
         ``@traced`` functions, ``trace()`` blocks and ``current_run()`` then find that run.
         """
-
-        def find() -> Run | None:
-            key = current_key()
-            return None if key is None else self._open.get(key)
-
-        return runs.find_with(find)
+        return runs.find_with(lambda: self._open.get(current_key()))
 
     def calling_in(self, model_key: Callable[[Any], Hashable | None]) -> Callable[[], None]:
         """Let the framework say, through ``model_key``, which of its models is being called here; return what ends that.
@@ -243,8 +239,7 @@ class Reporter:
         """
 
         def find(asked: Any) -> Run | None:
-            key = model_key(asked)
-            return None if key is None else self._open.get(key)
+            return self._open.get(model_key(asked))
 
         _callers.append(find)
         return lambda: _callers.remove(find)

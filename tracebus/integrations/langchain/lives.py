@@ -69,9 +69,8 @@ def connect() -> None:
 def disconnect() -> None:
     """Let them look no longer, until there is another run."""
     global _forget
-    while _forget:
-        forget, *rest = _forget
-        _forget = tuple(rest)
+    forgotten, _forget = _forget, ()
+    for forget in forgotten:
         forget()
 
 
