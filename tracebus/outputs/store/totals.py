@@ -107,27 +107,18 @@ class TraceDelta:
             self.priced += sign
 
 
-_UPSERT: Final = """
+_IS_OF_ROOT: Final = "excluded.root IS NOT NULL AND (root IS NULL OR root = excluded.root OR excluded.rank > rank)"
+_OF_ROOT: Final = ("name", "kind", "status", "input", "output", "tags", "duration_ns")
+"""What a trace has of its root run, or of the best that stands for it so far."""
+
+_UPSERT: Final = f"""
 INSERT INTO traces VALUES (
     :id, :trace, :project, :root, :rank, :name, :kind, :status, :model, :input, :output, :tags, :session, :user,
     :started_ns, :ended_ns, :duration_ns, :first_token_ns, :runs, :open, :errors, :streamed,
     :input_tokens, :output_tokens, :total_tokens, :cached_tokens, :reasoning_tokens,
     :cost, :priced, :unpriced, :masked, :cut
 ) ON CONFLICT (id) DO UPDATE SET
-    name = iif(excluded.root IS NOT NULL AND (root IS NULL OR root = excluded.root OR excluded.rank > rank),
-               excluded.name, name),
-    kind = iif(excluded.root IS NOT NULL AND (root IS NULL OR root = excluded.root OR excluded.rank > rank),
-               excluded.kind, kind),
-    status = iif(excluded.root IS NOT NULL AND (root IS NULL OR root = excluded.root OR excluded.rank > rank),
-                 excluded.status, status),
-    input = iif(excluded.root IS NOT NULL AND (root IS NULL OR root = excluded.root OR excluded.rank > rank),
-                excluded.input, input),
-    output = iif(excluded.root IS NOT NULL AND (root IS NULL OR root = excluded.root OR excluded.rank > rank),
-                 excluded.output, output),
-    tags = iif(excluded.root IS NOT NULL AND (root IS NULL OR root = excluded.root OR excluded.rank > rank),
-               excluded.tags, tags),
-    duration_ns = iif(excluded.root IS NOT NULL AND (root IS NULL OR root = excluded.root OR excluded.rank > rank),
-                      excluded.duration_ns, duration_ns),
+    {", ".join(f"{name} = iif({_IS_OF_ROOT}, excluded.{name}, {name})" for name in _OF_ROOT)},
     root = iif(excluded.root IS NOT NULL AND (root IS NULL OR excluded.rank > rank), excluded.root, root),
     rank = max(rank, excluded.rank),
     model = coalesce(model, excluded.model),
