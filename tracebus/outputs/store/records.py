@@ -186,6 +186,11 @@ def as_said(value: object) -> str | bytes:
 _TOO_MUCH: Final = PLAIN_CHARACTERS + 1
 
 
+def _metadata_of(run: Run) -> str | bytes | None:
+    metadata = run._metadata or run._scope.metadata
+    return as_said(dict(metadata)) if metadata else None
+
+
 def _plain_size(value: object, depth: int) -> int:
     """Return about how many characters there are in a value that is JSON as it stands; too many for any other."""
     cls = type(value)
@@ -253,18 +258,9 @@ class Recorder:
     def hear_start(self, sender: object, event: Any) -> object:
         """Note that a run starts."""
         run: Run = event.run
-        inputs = event.inputs
-        size = FACTS_SIZE
-        if inputs is not None:
-            if self._takes_inputs:
-                inputs = as_said(inputs)
-                size += len(inputs)
-            else:
-                inputs = None
-        metadata: Any = run._metadata or run._scope.metadata or None
-        if metadata is not None:
-            metadata = as_said(dict(metadata))
-            size += len(metadata)
+        inputs = as_said(event.inputs) if self._takes_inputs and event.inputs is not None else None
+        metadata = _metadata_of(run)
+        size = FACTS_SIZE + len(inputs or b"") + len(metadata or b"")
         facts = self._facts(run)
         if len(self._known) >= OPEN_RUNS_KNOWN:  # of those whose end nobody hears
             self._known.clear()
@@ -296,17 +292,9 @@ class Recorder:
 
     def _end(self, run: Run, output: Any, error: Noted | None) -> None:
         facts = self._known.pop(run._seq, None) or self._facts(run)
-        size = FACTS_SIZE
-        if output is not None:
-            if self._takes_outputs:
-                output = as_said(output)
-                size += len(output)
-            else:
-                output = None
-        metadata: Any = run._metadata or run._scope.metadata or None
-        if metadata is not None:
-            metadata = as_said(dict(metadata))
-            size += len(metadata)
+        output = as_said(output) if self._takes_outputs and output is not None else None
+        metadata = _metadata_of(run)
+        size = FACTS_SIZE + len(output or b"") + len(metadata or b"")
         beside = Beside(run.tags, run.model, metadata)
         started, ended, first = run._started, run._ended, run._first_token
         duration_ns = None if ended is None else ended - started
