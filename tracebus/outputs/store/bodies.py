@@ -6,7 +6,6 @@ How long and how deep a value may be, and what counts as a secret, is decided in
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -114,7 +113,7 @@ def headline(value: JSON) -> str | None:
         else:
             break
     text = found if isinstance(found, str) else encode(found).decode()
-    line = " ".join(text[: 4 * LINE].split())
+    line = " ".join(text[: 2 * LINE].split())
     return line if len(line) <= LINE else f"{line[: LINE - 1]}…"
 
 
@@ -134,18 +133,20 @@ def words(value: JSON) -> str:
     without a migration that builds the index anew."""
     if isinstance(value, str):
         return value
-    return "\n".join(_texts(value))
+    found: list[str] = []
+    _collect_texts(value, found)
+    return "\n".join(found)
 
 
-def _texts(value: JSON) -> Iterator[str]:
+def _collect_texts(value: JSON, found: list[str]) -> None:
     if isinstance(value, str):
-        yield value
+        found.append(value)
     elif isinstance(value, dict):
         for item in value.values():
-            yield from _texts(item)
+            _collect_texts(item, found)
     elif isinstance(value, list):
         for item in value:
-            yield from _texts(item)
+            _collect_texts(item, found)
 
 
 def error_words(value: JSON) -> str:

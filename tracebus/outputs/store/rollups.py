@@ -47,24 +47,41 @@ class Rollup:
         self.errors += sign * is_error
         if duration_ns is not None:
             self.duration_ns += sign * duration_ns
-            _count(self.latency, duration_ns, sign)
+            _count(self.latency, bucket_of(duration_ns), sign)
         if first_token_ns is not None:
             self.streams += sign
-            _count(self.first_token, first_token_ns, sign)
+            _count(self.first_token, bucket_of(first_token_ns), sign)
 
     def add_usage(self, tokens: Iterable[int | None], cost: float | None, sign: int = 1) -> None:
         """Add what a run used: input, output and total tokens, and US dollars; or take it away."""
-        self.tokens = tuple(have + sign * (more or 0) for have, more in zip(self.tokens, tokens, strict=False))  # type: ignore[assignment]
+        self._add_tokens(tokens, sign)
         if cost is None:
             self.unpriced += sign
         else:
             self.cost += sign * cost
             self.priced += sign
 
+    def add(self, more: Rollup) -> None:
+        """Add the sums of other runs."""
+        self.runs += more.runs
+        self.errors += more.errors
+        self.duration_ns += more.duration_ns
+        self.streams += more.streams
+        self._add_tokens(more.tokens, 1)
+        self.cost += more.cost
+        self.priced += more.priced
+        self.unpriced += more.unpriced
+        for total, buckets in ((self.latency, more.latency), (self.first_token, more.first_token)):
+            for bucket, count in buckets.items():
+                _count(total, bucket, count)
 
-def _count(buckets: Buckets, duration_ns: int, sign: int) -> None:
-    bucket = bucket_of(duration_ns)
-    buckets[bucket] = buckets.get(bucket, 0) + sign
+    def _add_tokens(self, tokens: Iterable[int | None], sign: int) -> None:
+        self.tokens = tuple(have + sign * (more or 0) for have, more in zip(self.tokens, tokens, strict=True))  # type: ignore[assignment]
+
+
+def _count(buckets: Buckets, bucket: int, more: int) -> None:
+    # Not histograms.add: what is taken away here may be in the table, so it must not stop at nothing.
+    buckets[bucket] = buckets.get(bucket, 0) + more
 
 
 class Rollups:
@@ -83,12 +100,16 @@ class Rollups:
 
     def write(self, connection: sqlite3.Connection, numbers: dict[Series, int]) -> None:
         """Add the sums to the tables; ``numbers`` remembers those of the series."""
+        sums: dict[tuple[str, int, int], Rollup] = {}
         for (hour, series), rollup in self._hours.items():
             number = numbers.get(series)
             if number is None:
                 number = numbers[series] = _number_of(connection, series)
             for grain, seconds in GRAINS.items():
-                _merge(connection, (grain, hour - hour % seconds if seconds else 0, number), rollup)
+                key = grain, hour - hour % seconds if seconds else 0, number
+                sums.setdefault(key, Rollup()).add(rollup)
+        for key, total in sums.items():
+            _merge(connection, key, total)
 
 
 def _number_of(connection: sqlite3.Connection, series: Series) -> int:

@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from ...figures import count
+from ...payload import encode
 from ...runs import Usage
 from .answers import PriceList
 from .bodies import NOTHING, Body, Encoder, error_words, headline, words
@@ -132,6 +133,10 @@ class Row:
     def is_failure(self) -> bool:
         """Whether the run counts among the errors."""
         return self.status == "error"
+
+    def tags_json(self) -> str | None:
+        """Return its tags as JSON, None if there are none."""
+        return encode(self.tags).decode() if self.tags else None
 
     def tokens(self) -> tuple[int | None, ...]:
         """Return the counts of its usage: input, output, total, cached, reasoning."""

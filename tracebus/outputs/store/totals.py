@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from typing import Final
 
@@ -152,7 +151,7 @@ def _values(delta: TraceDelta) -> dict[str, object]:
         "model": delta.model,
         "input": None if root is None else root.given,
         "output": None if root is None else root.told,
-        "tags": None if root is None or not root.tags else json.dumps(root.tags, ensure_ascii=False),
+        "tags": None if root is None else root.tags_json(),
         "session": delta.session,
         "user": delta.user,
         "started_ns": delta.started_ns,
@@ -249,6 +248,6 @@ def take_off_ancestors(connection: sqlite3.Connection, row: Row, delta: TraceDel
         connection.execute("UPDATE runs SET used_below = 1, counts = 0 WHERE id = ?", (number,))
         if counts:
             delta.add_usage(tuple(tokens), cost, -1)
-            rollups.of(started_ns, Series(delta.project, model or "", name, kind)).add_usage(tokens, cost, -1)
+            rollups.of(started_ns, Series(delta.project, model or "", name, kind)).add_usage(tokens[:3], cost, -1)
             changed.append(number)
     return changed

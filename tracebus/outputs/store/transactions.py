@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
 from collections import OrderedDict
@@ -294,7 +293,7 @@ def _run_values(row: Row, process: int) -> tuple[Any, ...]:
     return (
         row.id, row.trace_row, row.span, row.high, row.parent, row.top, process, row.name, row.kind, row.status, row.model,
         row.started_ns, row.duration_ns, row.first_token_ns, 0 if row.steps is None else row.steps.count,
-        *row.tokens(), row.cost, row.counts, row.used_below, row.session, row.user, _tags(row),
+        *row.tokens(), row.cost, row.counts, row.used_below, row.session, row.user, row.tags_json(),
         row.given, row.told, row.failure, row.masked, row.cut,
     )  # fmt: skip
 
@@ -302,9 +301,6 @@ def _run_values(row: Row, process: int) -> tuple[Any, ...]:
 def _end_values(row: Row) -> tuple[Any, ...]:
     return (
         row.name, row.status, row.model, row.duration_ns, row.first_token_ns, 0 if row.steps is None else row.steps.count,
-        *row.tokens(), row.cost, row.counts, row.used_below, _tags(row), row.told, row.failure, row.masked, row.cut, row.id,
+        *row.tokens(), row.cost, row.counts, row.used_below, row.tags_json(), row.told, row.failure, row.masked, row.cut,
+        row.id,
     )  # fmt: skip
-
-
-def _tags(row: Row) -> str | None:
-    return json.dumps(row.tags, ensure_ascii=False) if row.tags else None
