@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +23,10 @@ collect_ignore = ["with_litellm"]
 # Time is measured where a test means to, not by hypothesis on a machine that has two cores to share.
 settings.register_profile("tracebus", deadline=None)
 settings.load_profile("tracebus")
+
+# A script that runs the suite in the background has it, and all that it starts, ignore Ctrl-C: as a terminal has it instead.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module", params=["asyncio", "trio"])
