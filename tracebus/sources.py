@@ -54,16 +54,17 @@ class Reporter:
 
     ``sender`` is what receivers get as sender, such as ``"langchain"``. A key is what the framework knows a run by: any
     hashable value but None that is unique among its runs. Nothing here raises for what is reported late, twice or about a run
-    whose start was never seen: it is ignored, and logged once. What a subscriber with ``raise_error`` raised does come
-    through.
+    whose start was never seen: it is ignored, and logged once, with the key as ``shown`` makes it readable.
+    What a subscriber with ``raise_error`` raised does come through.
 
     A framework that reports from async code says so with ``colour=ASYNC``, and awaits what is returned unless that is None.
     Where the framework calls a model through a client that is traced, too, the call is the framework's run alone. With
     ``takes_parts`` that run gets what the client knows: for a framework that tells of no tokens itself.
     """
 
-    def __init__(self, sender: str, *, takes_parts: bool = False) -> None:
+    def __init__(self, sender: str, *, takes_parts: bool = False, shown: Callable[[Any], object] = str) -> None:
         self.sender = sender
+        self._shown = shown
         self._takes_parts = takes_parts
         self._open: dict[Hashable, Run] = {}
         self._ended: dict[Hashable, ref[Run]] = {}
@@ -97,7 +98,7 @@ class Reporter:
         model: str | None = None,
         tags: Iterable[str] = (),
         metadata: Mapping[str, Any] | None = None,
-        run_id: uuid.UUID | None = None,
+        run_id: uuid.UUID | int | None = None,
         session_id: str | None = None,
         user_id: str | None = None,
         say: bool = True,
@@ -105,8 +106,8 @@ class Reporter:
         """Start the run ``key``, nested in the run ``parent`` or else in what is current here; None while nothing listens.
 
         A ``@traced`` run inside of ``parent`` that is current here is further in, and becomes the parent.
-        A ``parent`` that was never seen makes a root. ``run_id`` is kept as the run's id. With ``say=False`` it is left to
-        ``say_start`` to say so, which async code can await.
+        A ``parent`` that was never seen makes a root. ``run_id``, a UUID or its number, is kept as the run's id. With
+        ``say=False`` it is left to ``say_start`` to say so, which async code can await.
 
         Raises ArgumentError for an unknown kind.
         """
@@ -119,7 +120,7 @@ class Reporter:
         run = open_run(self._source(name, kind), outside, inputs, outside_is_sure=True)
         set_current(before)
         if run_id is not None:
-            run._id = run_id.int
+            run._id = int(run_id)
         if tags:
             run.tags = tuple(dict.fromkeys((*run.tags, *tags)))
         if metadata:
@@ -250,7 +251,9 @@ class Reporter:
         run = self.find(parent)
         if run is None:
             if bus.live and parent not in self._ended:
-                self.warn_once("parent", "%s reported a run whose parent %s was not seen: it is a root", self.sender, parent)
+                self.warn_once(
+                    "parent", "%s reported a run whose parent %s was not seen: it is a root", self.sender, self._shown(parent)
+                )
             return get_current()  # what was cut from its parent is still a part of what it happens in
         if get_current() is None and len(runs.finders or ()) < 2:
             return run  # nothing else can be further in: the path of most
@@ -270,7 +273,9 @@ class Reporter:
     def _known(self, key: Hashable, what: str) -> Run | None:
         run = self._open.get(key)
         if run is None and key not in self._ended and bus.live:
-            self.warn_once("unknown", "%s reported %s of a run whose start was not seen: %s", self.sender, what, key)
+            self.warn_once(
+                "unknown", "%s reported %s of a run whose start was not seen: %s", self.sender, what, self._shown(key)
+            )
         return run
 
     def _taken(self, key: Hashable, output: Any, usage: Usage | None, model: str | None) -> Run | None:

@@ -14,7 +14,6 @@ import types
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from functools import partial
 from typing import Any, Final, TypeAlias
-from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 
@@ -50,11 +49,16 @@ def _hook(read: Callable[..., Saying | None]) -> Any:
     The async managers would call a sync method in a thread, where it can come after what followed it; the sync managers start
     an event loop for each call of an async one. So this is a plain function which passes for a coroutine function, by the flag
     in its code, and it returns something to await to who can: a caller that is a coroutine.
+
+    ``read`` gets ids as their numbers: a UUID computes its hash in Python, each time that it is looked up.
     """
 
     def call(handler: TracebusHandler, *args: Any, **kwargs: Any) -> Awaitable[None] | None:
         colour = ASYNC if sys._getframe(1).f_code.co_flags & inspect.CO_COROUTINE else SYNC
         try:
+            kwargs["run_id"] = kwargs["run_id"].int
+            if (parent_run_id := kwargs.get("parent_run_id")) is not None:
+                kwargs["parent_run_id"] = parent_run_id.int
             saying = read(handler, *args, **kwargs)
         except Exception as error:
             _log_own_failure(read.__name__, error)
@@ -97,8 +101,8 @@ class TracebusHandler(BaseCallbackHandler):
 
     def _start(
         self,
-        run_id: UUID,
-        parent_run_id: UUID | None,
+        run_id: int,
+        parent_run_id: int | None,
         said: Mapping[str, Any],
         *,
         kind: str,
@@ -128,7 +132,7 @@ class TracebusHandler(BaseCallbackHandler):
 
     @_hook
     def on_chain_start(
-        self, serialized: Any, inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **said: Any
+        self, serialized: Any, inputs: Any, *, run_id: int, parent_run_id: int | None = None, **said: Any
     ) -> Saying | None:
         """Start the run of a chain, a prompt, a parser or a graph. The inputs of a stream come with its end."""
         is_stream = "defers_inputs" in said
@@ -144,7 +148,7 @@ class TracebusHandler(BaseCallbackHandler):
 
     @_hook
     def on_llm_start(
-        self, serialized: Any, prompts: list[str], *, run_id: UUID, parent_run_id: UUID | None = None, **said: Any
+        self, serialized: Any, prompts: list[str], *, run_id: int, parent_run_id: int | None = None, **said: Any
     ) -> Saying | None:
         """Start the run of a text model."""
         if not reporter.is_heard(parent_run_id):
@@ -153,7 +157,7 @@ class TracebusHandler(BaseCallbackHandler):
 
     @_hook
     def on_chat_model_start(
-        self, serialized: Any, messages: list[list[Any]], *, run_id: UUID, parent_run_id: UUID | None = None, **said: Any
+        self, serialized: Any, messages: list[list[Any]], *, run_id: int, parent_run_id: int | None = None, **said: Any
     ) -> Saying | None:
         """Start the run of a chat model."""
         if not reporter.is_heard(parent_run_id):
@@ -162,7 +166,7 @@ class TracebusHandler(BaseCallbackHandler):
         return self._start_model("chat_model", asked, serialized, run_id, parent_run_id, said)
 
     def _start_model(
-        self, kind: str, asked: dict[str, Any], serialized: Any, run_id: UUID, parent_run_id: UUID | None, said: dict[str, Any]
+        self, kind: str, asked: dict[str, Any], serialized: Any, run_id: int, parent_run_id: int | None, said: dict[str, Any]
     ) -> Saying | None:
         params = incoming.params_of(said.get("invocation_params"))
         return self._start(
@@ -177,7 +181,7 @@ class TracebusHandler(BaseCallbackHandler):
 
     @_hook
     def on_tool_start(
-        self, serialized: Any, input_str: str, *, run_id: UUID, parent_run_id: UUID | None = None, **said: Any
+        self, serialized: Any, input_str: str, *, run_id: int, parent_run_id: int | None = None, **said: Any
     ) -> Saying | None:
         """Start the run of a tool."""
         given = said.get("inputs")
@@ -194,7 +198,7 @@ class TracebusHandler(BaseCallbackHandler):
 
     @_hook
     def on_retriever_start(
-        self, serialized: Any, query: str, *, run_id: UUID, parent_run_id: UUID | None = None, **said: Any
+        self, serialized: Any, query: str, *, run_id: int, parent_run_id: int | None = None, **said: Any
     ) -> Saying | None:
         """Start the run of a retriever."""
         name = incoming.name_of(said.get("name"), serialized, "retriever")
@@ -202,12 +206,12 @@ class TracebusHandler(BaseCallbackHandler):
 
     # -- on the way ----------------------------------------------------------------------------------------------------
 
-    def _tells(self, run_id: UUID) -> bool:
+    def _tells(self, run_id: int) -> bool:
         """Tell whether it is this handler that tells of a run; of one that nobody knows it is everyone."""
         life = life_of(run_id)
         return life is None or life.owner is self
 
-    def _model(self, run_id: UUID, parent_run_id: UUID | None, said: Mapping[str, Any]) -> None:
+    def _model(self, run_id: int, parent_run_id: int | None, said: Mapping[str, Any]) -> None:
         """Start the run of a text model whose start was kept from us (langchain#39633): its parent's was not."""
         if life_of(parent_run_id) is not None and not reporter.knows(run_id):
             saying = self._start(run_id, parent_run_id, said, kind="llm", name="llm", inputs=None)
@@ -216,7 +220,7 @@ class TracebusHandler(BaseCallbackHandler):
 
     @_hook
     def on_llm_new_token(
-        self, token: Any, *, run_id: UUID, parent_run_id: UUID | None = None, chunk: Any = None, **said: Any
+        self, token: Any, *, run_id: int, parent_run_id: int | None = None, chunk: Any = None, **said: Any
     ) -> Saying | None:
         """Say a piece of a model's answer, if there is something in it, and add the tokens that its chunk counts."""
         self._model(run_id, parent_run_id, said)
@@ -230,7 +234,7 @@ class TracebusHandler(BaseCallbackHandler):
         return _token(run_id, piece, chunk) if piece or not incoming.is_empty(chunk) else None
 
     @_hook
-    def on_stream_event(self, event: Any, *, run_id: UUID, **said: Any) -> Saying | None:
+    def on_stream_event(self, event: Any, *, run_id: int, **said: Any) -> Saying | None:
         """Say a piece of an answer that is streamed as protocol events (``version="v3"``), unless tokens are said, too."""
         life = life_of(run_id)
         if life is None or life.owner is not self or life.has_own_tokens or event.get("event") != "content-block-delta":
@@ -238,26 +242,26 @@ class TracebusHandler(BaseCallbackHandler):
         piece = incoming.text_in([event.get("delta")])
         return _token(run_id, piece, event) if piece else None
 
-    def _say(self, run_id: UUID, hook: Hook[Any], **fields: Any) -> Saying | None:
+    def _say(self, run_id: int, hook: Hook[Any], **fields: Any) -> Saying | None:
         return (lambda colour: reporter.say(run_id, hook, colour=colour, **fields)) if self._tells(run_id) else None
 
     @_hook
-    def on_agent_action(self, action: Any, *, run_id: UUID, **said: Any) -> Saying | None:
+    def on_agent_action(self, action: Any, *, run_id: int, **said: Any) -> Saying | None:
         """Say that an agent uses a tool."""
         return self._say(run_id, agent_action, tool=action.tool, tool_input=action.tool_input, log=action.log)
 
     @_hook
-    def on_agent_finish(self, finish: Any, *, run_id: UUID, **said: Any) -> Saying | None:
+    def on_agent_finish(self, finish: Any, *, run_id: int, **said: Any) -> Saying | None:
         """Say that an agent is done."""
         return self._say(run_id, agent_finish, return_values=finish.return_values, log=finish.log)
 
     @_hook
-    def on_text(self, line: str, *, run_id: UUID, **said: Any) -> Saying | None:
+    def on_text(self, line: str, *, run_id: int, **said: Any) -> Saying | None:
         """Say a line of text."""
         return self._say(run_id, text, text=line)
 
     @_hook
-    def on_retry(self, retry_state: Any, *, run_id: UUID, **said: Any) -> Saying | None:
+    def on_retry(self, retry_state: Any, *, run_id: int, **said: Any) -> Saying | None:
         """Say that a call is tried again."""
         outcome, upcoming = retry_state.outcome, retry_state.next_action
         error = outcome.exception() if outcome is not None and outcome.failed else None
@@ -265,63 +269,63 @@ class TracebusHandler(BaseCallbackHandler):
         return self._say(run_id, retry, attempt=retry_state.attempt_number, wait_s=wait_s, error=error)
 
     @_hook
-    def on_custom_event(self, name: str, data: Any, *, run_id: UUID, **said: Any) -> Saying | None:
+    def on_custom_event(self, name: str, data: Any, *, run_id: int, **said: Any) -> Saying | None:
         """Say an event of the app's own, on the run that it was dispatched in."""
         return self._say(run_id, custom_event, name=name, data=data)
 
     # -- ends ----------------------------------------------------------------------------------------------------------
 
     @_hook
-    def on_chain_end(self, outputs: Any, *, run_id: UUID, inputs: Any = None, **said: Any) -> Saying | None:
+    def on_chain_end(self, outputs: Any, *, run_id: int, inputs: Any = None, **said: Any) -> Saying | None:
         """End the run of a chain with its output."""
         life = _with_inputs(run_id, inputs)
         is_left = life is not None and life.is_stream and stream_was_left()
         return _ending(run_id, "closed_early" if is_left else "ok", output=outputs)
 
     @_hook
-    def on_llm_end(self, response: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **said: Any) -> Saying | None:
+    def on_llm_end(self, response: Any, *, run_id: int, parent_run_id: int | None = None, **said: Any) -> Saying | None:
         """End the run of a model with its answer and what it used."""
         self._model(run_id, parent_run_id, said)
         return _ending(run_id, **_answer(response))
 
     @_hook
-    def on_tool_end(self, output: Any, *, run_id: UUID, **said: Any) -> Saying | None:
+    def on_tool_end(self, output: Any, *, run_id: int, **said: Any) -> Saying | None:
         """End the run of a tool; with an error if the tool made a message of that."""
         error = incoming.failure_in(output)
         output = incoming.tool_output(output)
         return _ending(run_id, output=output) if error is None else _failing(run_id, error, output=output)
 
     @_hook
-    def on_retriever_end(self, documents: Any, *, run_id: UUID, **said: Any) -> Saying | None:
+    def on_retriever_end(self, documents: Any, *, run_id: int, **said: Any) -> Saying | None:
         """End the run of a retriever with the documents as dicts."""
         return _ending(run_id, output=[incoming.document(one) for one in documents or ()])
 
     @_hook
-    def on_chain_error(self, error: BaseException, *, run_id: UUID, inputs: Any = None, **said: Any) -> Saying | None:
+    def on_chain_error(self, error: BaseException, *, run_id: int, inputs: Any = None, **said: Any) -> Saying | None:
         """End the run of a chain that raised, or was cancelled, left or interrupted."""
         _with_inputs(run_id, inputs)
         return _failing(run_id, error)
 
     @_hook
     def on_llm_error(
-        self, error: BaseException, *, run_id: UUID, parent_run_id: UUID | None = None, response: Any = None, **said: Any
+        self, error: BaseException, *, run_id: int, parent_run_id: int | None = None, response: Any = None, **said: Any
     ) -> Saying | None:
         """End the run of a model that raised, or was cancelled or left, with what it had answered."""
         self._model(run_id, parent_run_id, said)
         return _failing(run_id, error, **({} if response is None else _answer(response)))
 
     @_hook
-    def on_tool_error(self, error: BaseException, *, run_id: UUID, **said: Any) -> Saying | None:
+    def on_tool_error(self, error: BaseException, *, run_id: int, **said: Any) -> Saying | None:
         """End the run of a tool that raised or was interrupted."""
         return _failing(run_id, error)
 
     @_hook
-    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **said: Any) -> Saying | None:
+    def on_retriever_error(self, error: BaseException, *, run_id: int, **said: Any) -> Saying | None:
         """End the run of a retriever that raised."""
         return _failing(run_id, error)
 
 
-def _token(run_id: UUID, piece: str, chunk: Any) -> Saying:
+def _token(run_id: int, piece: str, chunk: Any) -> Saying:
     return lambda colour: reporter.token(run_id, piece, chunk, colour)
 
 
@@ -333,18 +337,18 @@ def _answer(response: Any) -> dict[str, Any]:
     }
 
 
-def _with_inputs(run_id: UUID, inputs: Any) -> Life | None:
+def _with_inputs(run_id: int, inputs: Any) -> Life | None:
     life = life_of(run_id)
     if life is not None and inputs is not None:
         life.run.inputs = inputs
     return life
 
 
-def _ending(run_id: UUID, status: Any = "ok", **known: Any) -> Saying:
+def _ending(run_id: int, status: Any = "ok", **known: Any) -> Saying:
     return lambda colour: end(run_id, colour, status, **known)
 
 
-def _failing(run_id: UUID, error: BaseException, **known: Any) -> Saying:
+def _failing(run_id: int, error: BaseException, **known: Any) -> Saying:
     status = "closed_early" if isinstance(error, GeneratorExit) else incoming.interrupt_status(error)
     if status is not None:
         return _ending(run_id, status, **known)

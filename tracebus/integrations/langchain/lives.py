@@ -20,20 +20,21 @@ from .watching import Unit, Watch, is_over, unit_here, units_here
 
 __all__ = ["Life", "begin", "connect", "disconnect", "end", "fail", "life_of", "reporter"]
 
-reporter: Final = Reporter("langchain")
+reporter: Final = Reporter("langchain", shown=lambda number: UUID(int=number))
 
 
-def _current_run_id() -> UUID | None:
+def _current_run_id() -> int | None:
     """Return the run whose config LangChain has made current here."""
     config = var_child_runnable_config.get()
-    return None if config is None else getattr(config.get("callbacks"), "parent_run_id", None)
+    run_id = None if config is None else getattr(config.get("callbacks"), "parent_run_id", None)
+    return getattr(run_id, "int", None)
 
 
-_models: Final[dict[Unit, UUID]] = {}
+_models: Final[dict[Unit, int]] = {}
 """The run of a model that each task or thread is in."""
 
 
-def _calling_run_id(asked: Any) -> UUID | None:
+def _calling_run_id(asked: Any) -> int | None:
     """Return the run of a model whose code runs here, which LangChain does not make current.
 
     A stream that has begun to yield has called already, and what runs between its steps is its consumer's. Of what a task has
@@ -82,28 +83,28 @@ class Life:
 
     __slots__ = ("children", "has_own_tokens", "is_paused", "is_stream", "owner", "parent_id", "run", "unit", "watch")
 
-    def __init__(self, run: Run, parent_id: UUID | None, owner: object, is_stream: bool) -> None:
+    def __init__(self, run: Run, parent_id: int | None, owner: object, is_stream: bool) -> None:
         self.run = run
         self.parent_id = parent_id
         self.owner = owner
         self.is_stream = is_stream
-        self.children: dict[UUID, None] = {}
+        self.children: dict[int, None] = {}
         self.has_own_tokens = False
         self.is_paused = False
         self.unit: Unit = 0
         self.watch: Watch | None = None
 
 
-_lives: Final[dict[UUID, Life]] = {}
+_lives: Final[dict[int, Life]] = {}
 """Those of the open runs, of all handlers: a run that is reported by two of them is one run."""
 
 
-def life_of(run_id: UUID | None) -> Life | None:
+def life_of(run_id: int | None) -> Life | None:
     """Return what is known of a run while it is open; None of all others."""
     return None if run_id is None else _lives.get(run_id)
 
 
-def begin(run_id: UUID, life: Life, colour: Colour) -> Pending:
+def begin(run_id: int, life: Life, colour: Colour) -> Pending:
     """Say that a run starts, and watch it where it may end without a word."""
     connect()
     is_async = colour is ASYNC
@@ -123,7 +124,7 @@ def begin(run_id: UUID, life: Life, colour: Colour) -> Pending:
     return None if pending is None else _begun(run_id, pending)
 
 
-async def _begun(run_id: UUID, pending: Awaitable[None]) -> None:
+async def _begun(run_id: int, pending: Awaitable[None]) -> None:
     try:
         await pending
     except BaseException:
@@ -131,14 +132,14 @@ async def _begun(run_id: UUID, pending: Awaitable[None]) -> None:
         raise
 
 
-def _forgotten(run_id: UUID) -> None:
+def _forgotten(run_id: int) -> None:
     try:
         fail(run_id, SYNC, asyncio.CancelledError())
     except Exception:
         pass  # of a subscriber with raise_error: reported where it was raised; there is nobody here to see it
 
 
-def end(run_id: UUID, colour: Colour, status: Status = "ok", **known: Any) -> Pending:
+def end(run_id: int, colour: Colour, status: Status = "ok", **known: Any) -> Pending:
     """End a run, after what was left open inside it. ``known`` are the ``output``, ``usage`` and ``model`` of the call."""
     life = _taken(run_id)
     if life is None:
@@ -152,7 +153,7 @@ def end(run_id: UUID, colour: Colour, status: Status = "ok", **known: Any) -> Pe
     return _in_turn(_inside(life, status, None), partial(reporter.end, run_id, status=status, **known), colour)
 
 
-def fail(run_id: UUID, colour: Colour, error: BaseException, **known: Any) -> Pending:
+def fail(run_id: int, colour: Colour, error: BaseException, **known: Any) -> Pending:
     """End a run with an error, after what was left open inside it."""
     life = _taken(run_id)
     if life is None or not life.children:
@@ -161,7 +162,7 @@ def fail(run_id: UUID, colour: Colour, error: BaseException, **known: Any) -> Pe
     return _in_turn(inside, partial(reporter.fail, run_id, error, **known), colour)
 
 
-def _taken(run_id: UUID) -> Life | None:
+def _taken(run_id: int) -> Life | None:
     life = _lives.pop(run_id, None)
     if life is None:
         return None
@@ -183,7 +184,7 @@ def _inside(life: Life, status: Status, error: BaseException | None) -> list[End
     return [_ending_inside(run_id, status, error) for run_id in list(_left_inside(life, life.unit))]
 
 
-def _left_inside(life: Life, unit: Unit) -> Iterator[UUID]:
+def _left_inside(life: Life, unit: Unit) -> Iterator[int]:
     """Yield the open runs inside of one, the innermost first, but for what goes on in tasks or threads of its own."""
     for run_id in reversed(list(life.children)):
         inner = life_of(run_id)
@@ -192,7 +193,7 @@ def _left_inside(life: Life, unit: Unit) -> Iterator[UUID]:
             yield run_id
 
 
-def _ending_inside(run_id: UUID, status: Status, error: BaseException | None) -> Ending:
+def _ending_inside(run_id: int, status: Status, error: BaseException | None) -> Ending:
     """Return how a run ends that the run around it has left behind: a stream as one, a call with what went through it."""
     life = _taken(run_id)
     is_stream = life is not None and (life.is_stream or life.run.first_token_s is not None)
