@@ -73,8 +73,8 @@ async def test_a_message_is_a_run(faulty: Client, recorded: Recording) -> None:
 async def test_cached_tokens_are_a_part_of_the_input(faulty: Client, recorded: Recording) -> None:
     await faulty.create()
     run = recorded.run("anthropic.messages")
-    assert run.usage == Usage(3 + 5 + 2, 9, cached_tokens=5, reasoning_tokens=4)
-    assert run.metadata == {"response_id": "msg-1", "finish_reasons": ["tool_use"], "cache_creation_tokens": 2}
+    assert run.usage == Usage(3 + 5 + 2, 9, cached_tokens=5, reasoning_tokens=4, cache_write_tokens=2)
+    assert run.metadata == {"response_id": "msg-1", "finish_reasons": ["tool_use"]}
 
 
 async def test_plain_text_is_the_output(mock: Client, recorded: Recording) -> None:
@@ -117,7 +117,7 @@ async def test_a_stream_says_its_tokens(faulty: Client, recorded: Recording) -> 
     run = recorded.run("anthropic.messages")
     assert recorded.tokens == ["Hel", "lo ", "world"]
     assert (run.status, run.output, run.model) == ("ok", MESSAGE, "model-2026")
-    assert run.usage == Usage(10, 9, cached_tokens=5, reasoning_tokens=4)
+    assert run.usage == Usage(10, 9, cached_tokens=5, reasoning_tokens=4, cache_write_tokens=2)
     assert 0 < run.first_token_s < run.duration_s
 
 
@@ -188,7 +188,7 @@ async def test_a_stream_that_is_cut_fails_with_what_there_was(faulty: Client, re
     run = recorded.run("anthropic.messages")
     assert (run.status, run.error) == ("error", caught.value)
     assert run.output == {"role": "assistant", "content": None, "reasoning": "I say hello."}
-    assert run.usage == Usage(10, 1, cached_tokens=5, reasoning_tokens=4)
+    assert run.usage == Usage(10, 1, cached_tokens=5, reasoning_tokens=4, cache_write_tokens=2)
 
 
 async def test_the_helper_closed_early_ends_with_what_there_was(mock: Client, recorded: Recording) -> None:

@@ -92,7 +92,7 @@ def test_what_a_model_answered(given: LLMResult | None, output: object) -> None:
 
 
 USAGE = {"input_tokens": 9, "output_tokens": 4, "total_tokens": 13}
-DETAILS = {"input_token_details": {"cache_read": 3}, "output_token_details": {"reasoning": 2}}
+DETAILS = {"input_token_details": {"cache_read": 3, "cache_creation": 1}, "output_token_details": {"reasoning": 2}}
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ DETAILS = {"input_token_details": {"cache_read": 3}, "output_token_details": {"r
         (result(chat(AIMessage("", usage_metadata=USAGE))), Usage(9, 4, 13)),
         (
             result(chat(AIMessage("", usage_metadata={**USAGE, **DETAILS}))),
-            Usage(9, 4, 13, cached_tokens=3, reasoning_tokens=2),
+            Usage(9, 4, 13, cached_tokens=3, reasoning_tokens=2, cache_write_tokens=1),
         ),
         (result(Generation(text=""), llm_output={"token_usage": {"prompt_tokens": 9, "completion_tokens": 4}}), Usage(9, 4)),
         (result(Generation(text=""), llm_output={"usage": {"input_tokens": 9}}), Usage(9)),

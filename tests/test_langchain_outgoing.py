@@ -149,7 +149,7 @@ def test_an_object_with_role_and_content_is_a_message() -> None:
 
 # -- what a model answered ---------------------------------------------------------------------------------------------
 
-USAGE = Usage(12, 3, cached_tokens=8, reasoning_tokens=1)
+USAGE = Usage(12, 3, cached_tokens=8, reasoning_tokens=1, cache_write_tokens=2)
 
 
 def test_an_answer_carries_the_usage_and_the_model_of_its_run() -> None:
@@ -161,7 +161,7 @@ def test_an_answer_carries_the_usage_and_the_model_of_its_run() -> None:
             "input_tokens": 12,
             "output_tokens": 3,
             "total_tokens": 15,
-            "input_token_details": {"cache_read": 8},
+            "input_token_details": {"cache_read": 8, "cache_creation": 2},
             "output_token_details": {"reasoning": 1},
         },
         response_metadata={"model_name": "m-1"},

@@ -50,6 +50,8 @@ from tracebus.redaction import MASK, Redactor
 from tracebus.signals import isolated
 from tracebus.testing import deterministic, record
 
+pytestmark = pytest.mark.usefixtures("nobody_else_listens")
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -425,9 +427,11 @@ def test_a_run_without_tokens_costs_nothing_that_is_known(read):
     [
         (Usage(1000, 0, cached_tokens=800), 200 * 3 + 800 * 0.3),
         (Usage(200, 0, cached_tokens=800), 200 * 3 + 800 * 0.3),  # counted beside, as Anthropic's API does
+        (Usage(1000, 0, cached_tokens=300, cache_write_tokens=500), 200 * 3 + 300 * 0.3 + 500 * 3.75),
+        (Usage(200, 0, cached_tokens=300, cache_write_tokens=500), 200 * 3 + 300 * 0.3 + 500 * 3.75),
     ],
 )
-def test_cached_tokens_are_cheaper_whether_counted_in_or_beside(usage, dollars, read):
+def test_what_a_cache_gave_and_took_has_its_price_whether_counted_in_or_beside(usage, dollars, read):
     call_model("claude-3-5-sonnet-latest", usage)
     assert read().traces().items[0].cost == pytest.approx(dollars / 1e6)
 

@@ -19,10 +19,12 @@ import pytest
 
 from tracebus import emit, flush, llm_new_token, scope, shutdown, trace, traced
 from tracebus.outputs.store import Reader, StoreError, save
+from tracebus.outputs.store.files import APPLICATION_ID
 from tracebus.outputs.store.liveness import Lockfile
 from tracebus.outputs.store.schema import MIGRATIONS
 from tracebus.signals import isolated
 
+pytestmark = pytest.mark.usefixtures("nobody_else_listens")
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals and forks")
 
 
@@ -539,7 +541,18 @@ def test_an_older_store_is_migrated_and_keeps_its_runs(path, monkeypatch):
         pass
     assert runs_in(path) == {"old": "ok", "new": "ok"}
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS) + 1,)
+
+
+@pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
+def test_a_store_of_each_earlier_version_goes_on_as_one_of_today(version, path):
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("".join(MIGRATIONS[:version]))
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {version}")
+    with isolated(), save(path), trace("new"):
+        pass
+    assert runs_in(path) == {"new": "ok"}
 
 
 def test_a_file_that_is_no_store_is_named(path):

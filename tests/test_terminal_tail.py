@@ -18,7 +18,11 @@ from tracebus import flush, trace
 from tracebus.outputs.store import save
 from tracebus.signals import isolated
 
-pytestmark = [pytest.mark.once, pytest.mark.skipif(os.name == "nt", reason="terminals and signals of POSIX")]
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(os.name == "nt", reason="terminals and signals of POSIX"),
+    pytest.mark.usefixtures("nobody_else_listens"),
+]
 
 PATIENCE_S = 30
 # Streams a word whenever a line comes in, so that what is shown can be looked at between two words.

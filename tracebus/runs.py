@@ -44,11 +44,11 @@ Status: TypeAlias = Literal["open", "ok", "closed_early", "error", "cancelled", 
 class Usage:
     """Count the tokens of a model call; ``None`` is "the provider did not say".
 
-    ``cached_tokens`` are a part of the input tokens, ``reasoning_tokens`` a part of the output tokens. The total is
-    the sum of input and output unless it is given.
+    ``cached_tokens``, read from a provider's cache, and ``cache_write_tokens`` are parts of the input tokens,
+    ``reasoning_tokens`` of the output tokens. The total is the sum of input and output unless it is given.
     """
 
-    __slots__ = ("cached_tokens", "input_tokens", "output_tokens", "reasoning_tokens", "total_tokens")
+    __slots__ = ("cache_write_tokens", "cached_tokens", "input_tokens", "output_tokens", "reasoning_tokens", "total_tokens")
 
     def __init__(
         self,
@@ -58,6 +58,7 @@ class Usage:
         *,
         cached_tokens: int | None = None,
         reasoning_tokens: int | None = None,
+        cache_write_tokens: int | None = None,
     ) -> None:
         if total_tokens is None and input_tokens is not None and output_tokens is not None:
             total_tokens = input_tokens + output_tokens
@@ -66,11 +67,11 @@ class Usage:
         self.total_tokens = total_tokens
         self.cached_tokens = cached_tokens
         self.reasoning_tokens = reasoning_tokens
+        self.cache_write_tokens = cache_write_tokens
 
     def as_dict(self) -> dict[str, int]:
         """Return what is known, by name."""
-        names = ("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
+        return {name: value for name in COUNTS if (value := getattr(self, name)) is not None}
 
     def __eq__(self, other: object) -> bool:
         """Compare by value."""
@@ -83,6 +84,17 @@ class Usage:
     def __repr__(self) -> str:
         """Show what is known."""
         return f"Usage({', '.join(f'{name}={value}' for name, value in self.as_dict().items())})"
+
+
+COUNTS: Final = (
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "cached_tokens",
+    "reasoning_tokens",
+    "cache_write_tokens",
+)
+"""The counts of a usage, in the order in which they are shown and stored."""
 
 
 class RemoteParent(Value):

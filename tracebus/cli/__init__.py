@@ -51,14 +51,16 @@ def load(name: str) -> Any:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says and return the exit code: 0, 1 for a failure, 2 for a wrong call."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    code = 0
     try:
         try:
-            return _do(arguments)
+            code = _do(arguments)
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
     except OSError as error:
-        return _without_output(error)
+        return _without_output(error, is_said=code != 0)
+    return code
 
 
 def _do(arguments: Sequence[str]) -> int:
@@ -74,11 +76,11 @@ def _do(arguments: Sequence[str]) -> int:
         return 2 if isinstance(error, ArgumentError) else 1
 
 
-def _without_output(error: OSError) -> int:
-    """Say that what was printed arrives nowhere, but not to `| head`, which has seen enough."""
+def _without_output(error: OSError, *, is_said: bool) -> int:
+    """Say that what was printed arrives nowhere, unless it is said already, but not to `| head`, which has seen enough."""
     if error.filename is not None:  # it is of something else
         raise error
-    if not isinstance(error, BrokenPipeError):
+    if not is_said and not isinstance(error, BrokenPipeError):
         print(f"tracebus: standard output cannot be written: {error.strerror or error}", file=sys.stderr)
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it exits
     return 1

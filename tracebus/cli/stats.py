@@ -110,6 +110,14 @@ def _row(screen: Screen, time_ns: int | None, one: Statistic, groups: Sequence[s
     ]
 
 
+def _prices(reader: Reader) -> str:
+    """Say which prices the costs are by, and how old those are."""
+    prices = reader.price_list()
+    if prices is None:
+        return ""
+    return f"prices of {prices.source}" + (f", checked until {prices.checked}" if prices.checked else "")
+
+
 def _holdings(screen: Screen, reader: Reader) -> Text:
     """Return a line on the store as a whole."""
     info = reader.info()
@@ -121,5 +129,6 @@ def _holdings(screen: Screen, reader: Reader) -> Text:
         *(f"{count(lost, 'event')} dropped ({reason})" for reason, lost in info.dropped.items()),
         size(info.size_bytes),
         info.path,
+        _prices(reader),
     ]
     return screen.fitting([said(part, DIM) for part in parts], screen.width)

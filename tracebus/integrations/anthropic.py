@@ -6,8 +6,7 @@
 The sender is ``"anthropic.messages"``, also for the beta messages. What is recorded is said in ``model_calls``, how the
 clients are wrapped in ``http_clients``. Here is what a request and its answer hold.
 
-Anthropic counts what it read from and wrote to its cache beside the input tokens; ``Usage.input_tokens`` is all of them, and
-what was written is also in ``metadata`` of the run, as ``cache_creation_tokens``.
+Anthropic counts what it read from and wrote to its cache beside the input tokens; ``Usage.input_tokens`` is all of them.
 """
 
 from __future__ import annotations
@@ -35,7 +34,8 @@ class _Counts:
 
     __slots__ = ("_known",)
 
-    _NAMES = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+    _INPUT, _READ, _WRITTEN = "input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"
+    _NAMES = (_INPUT, "output_tokens", _READ, _WRITTEN)
 
     def __init__(self) -> None:
         self._known: dict[str, int] = {}
@@ -49,20 +49,17 @@ class _Counts:
         if thinking is not None:
             self._known["thinking_tokens"] = thinking
 
-    @property
-    def written(self) -> int | None:
-        return self._known.get("cache_creation_input_tokens")
-
     def usage(self) -> Usage | None:
         known = self._known
         if not known:
             return None
-        fresh, read = known.get("input_tokens"), known.get("cache_read_input_tokens")
+        fresh, read, written = (known.get(name) for name in (self._INPUT, self._READ, self._WRITTEN))
         return Usage(
-            None if fresh is None else fresh + (read or 0) + (self.written or 0),
+            None if fresh is None else fresh + (read or 0) + (written or 0),
             known.get("output_tokens"),
             cached_tokens=read,
             reasoning_tokens=known.get("thinking_tokens"),
+            cache_write_tokens=written,
         )
 
 
@@ -139,9 +136,9 @@ class MessagesAnswer:
         )
 
     def metadata(self) -> dict[str, Any]:
-        """Return the message's id, why it stopped, and what was written to the cache."""
+        """Return the message's id and why it stopped."""
         reasons = [self._stop_reason] if self._stop_reason else []
-        return {"response_id": self._id, "finish_reasons": reasons, "cache_creation_tokens": self._counts.written}
+        return {"response_id": self._id, "finish_reasons": reasons}
 
 
 _PARTS = {"text_delta": "text", "input_json_delta": "partial_json", "thinking_delta": "thinking"}

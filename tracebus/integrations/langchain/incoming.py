@@ -176,6 +176,7 @@ def _usage(said: Any) -> Usage | None:
         return None
     counts = {name: _count(said, *words) for name, words in _COUNTS}
     counts["cached_tokens"] = _count(said.get("input_token_details"), "cache_read")
+    counts["cache_write_tokens"] = _count(said.get("input_token_details"), "cache_creation")
     counts["reasoning_tokens"] = _count(said.get("output_token_details"), "reasoning")
     return None if all(count is None for count in counts.values()) else Usage(**counts)
 

@@ -234,11 +234,20 @@ def usage_metadata_of(usage: Usage) -> UsageMetadata:
     """Return the usage in LangChain's words; where it wants a number and nobody knows one, it gets 0."""
     read, written = usage.input_tokens or 0, usage.output_tokens or 0
     said = UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=usage.total_tokens or read + written)
-    if usage.cached_tokens is not None:
-        said["input_token_details"] = InputTokenDetails(cache_read=usage.cached_tokens)
+    if details := _input_details(usage):
+        said["input_token_details"] = details
     if usage.reasoning_tokens is not None:
         said["output_token_details"] = OutputTokenDetails(reasoning=usage.reasoning_tokens)
     return said
+
+
+def _input_details(usage: Usage) -> InputTokenDetails:
+    details = InputTokenDetails()
+    if usage.cached_tokens is not None:
+        details["cache_read"] = usage.cached_tokens
+    if usage.cache_write_tokens is not None:
+        details["cache_creation"] = usage.cache_write_tokens
+    return details
 
 
 def _llm_output(run: Run) -> dict[str, Any] | None:

@@ -10,6 +10,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from ...runs import Usage
+
 __all__ = [
     "Changes",
     "Choices",
@@ -42,6 +44,13 @@ class Tokens(msgspec.Struct, frozen=True):
     total: int | None
     cached: int | None
     reasoning: int | None
+    cache_write: int | None = None
+
+    def usage(self) -> Usage | None:
+        """Return them as they were said of the run, None if nothing was."""
+        counts = self.input, self.output, self.total
+        usage = Usage(*counts, cached_tokens=self.cached, reasoning_tokens=self.reasoning, cache_write_tokens=self.cache_write)
+        return usage if usage.as_dict() else None
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True):

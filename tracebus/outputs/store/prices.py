@@ -24,7 +24,17 @@ class _Rates(NamedTuple):
 
     fresh: float
     cached: float
+    written: float
     output: float
+
+
+class _Counts(NamedTuple):
+    """What a call is paid for: all tokens that went in, those of them that a cache gave or took, and those that came out."""
+
+    given: int
+    cached: int
+    written: int
+    output: int
 
 
 class _Quote(NamedTuple):
@@ -41,20 +51,24 @@ _MANY: Final = 1_000_000
 def cost_of(model: str, usage: Usage, time_ns: int) -> float | None:
     """Return what a call cost in US dollars, None when the model or its tokens are unknown.
 
-    ``usage.cached_tokens`` are a part of the input tokens, as tracebus says them. More of them than of input tokens can
-    only come from a provider that counts them beside (as Anthropic's API does), so then they are added.
+    What a cache gave and took is a part of the input tokens, as tracebus says them. More of it than of input tokens can only
+    come from a provider that counts it beside (as Anthropic's API does), so then it is added.
     """
     if usage.input_tokens is None and usage.output_tokens is None:
         return None
     quote = _quote(model)
     if quote is None:
         return None
-    given, cached, output = usage.input_tokens or 0, usage.cached_tokens or 0, usage.output_tokens or 0
-    if cached > given:
-        given += cached
+    cached, written = usage.cached_tokens or 0, usage.cache_write_tokens or 0
+    given = usage.input_tokens or 0
+    if cached + written > given:
+        given += cached + written
+    counts = _Counts(given, cached, written, usage.output_tokens or 0)
     if quote.rates is None:
-        return float(_calculate(quote, given, cached, output, time_ns).total_price)
-    return (given - cached) * quote.rates.fresh + cached * quote.rates.cached + output * quote.rates.output
+        return float(_calculate(quote, counts, time_ns).total_price)
+    fresh = given - cached - written
+    paid_for = (fresh, cached, written, counts.output)
+    return sum(count * rate for count, rate in zip(paid_for, quote.rates, strict=True))
 
 
 @lru_cache(maxsize=1024)
@@ -65,7 +79,7 @@ def _quote(model: str) -> _Quote | None:
     for reference, of in references:
         quote = _Quote(reference, of, None)
         try:
-            found = _calculate(quote, 1, 0, 1, None)
+            found = _calculate(quote, _Counts(1, 0, 0, 1), None)
         except (LookupError, ValueError):
             continue
         return quote._replace(rates=_rates(quote, found))
@@ -77,16 +91,23 @@ def _rates(quote: _Quote, found: types.PriceCalculation) -> _Rates | None:
     tiered = any(isinstance(price, types.TieredPrices) for price in vars(found.model_price).values())
     if tiered or not isinstance(found.model.prices, types.ModelPrice):
         return None
-    fresh, cached, output = (
-        float(_calculate(quote, *counts, None).total_price) / _MANY
-        for counts in ((_MANY, 0, 0), (_MANY, _MANY, 0), (0, 0, _MANY))
+    rates = _Rates(
+        *(
+            float(_calculate(quote, _Counts(*counts), None).total_price) / _MANY
+            for counts in ((_MANY, 0, 0, 0), (_MANY, _MANY, 0, 0), (_MANY, 0, _MANY, 0), (0, 0, 0, _MANY))
+        )
     )
-    constant = float(_calculate(quote, 0, 0, 0, None).total_price)
-    return None if constant else _Rates(fresh, cached, output)
+    constant = float(_calculate(quote, _Counts(0, 0, 0, 0), None).total_price)
+    return None if constant else rates
 
 
-def _calculate(quote: _Quote, given: int, cached: int, output: int, time_ns: int | None) -> types.PriceCalculation:
-    usage = genai_prices.Usage(input_tokens=given, cache_read_tokens=cached, output_tokens=output)
+def _calculate(quote: _Quote, counts: _Counts, time_ns: int | None) -> types.PriceCalculation:
+    usage = genai_prices.Usage(
+        input_tokens=counts.given,
+        cache_read_tokens=counts.cached,
+        cache_write_tokens=counts.written,
+        output_tokens=counts.output,
+    )
     moment = None if time_ns is None else datetime.fromtimestamp(time_ns / 1e9, UTC)
     return genai_prices.calc_price(usage, quote.model, provider_id=quote.provider, genai_request_timestamp=moment)
 

@@ -12,7 +12,6 @@ from typing import Any, Final, NamedTuple
 import anyio
 
 from ...errors import ArgumentError
-from ...runs import Usage
 from ...signals import HOOKS, subscriber_failed
 from ...sources import Reporter
 from .answers import RunDetail, RunError
@@ -138,9 +137,8 @@ class _Moments:
         self._reporter.say(key, signal, **fields)
 
     def _end(self, detail: RunDetail) -> None:
-        run, used = detail.run, detail.run.tokens
-        usage = Usage(used.input, used.output, used.total, cached_tokens=used.cached, reasoning_tokens=used.reasoning)
-        told: dict[str, Any] = {"output": detail.body.output, "usage": usage if usage.as_dict() else None, "model": run.model}
+        run = detail.run
+        told: dict[str, Any] = {"output": detail.body.output, "usage": run.tokens.usage(), "model": run.model}
         status: Any = "lost" if run.status == "open" else run.status
         if status in _ENDS_WELL:
             self._reporter.end(run.span_id, status=status, **told)

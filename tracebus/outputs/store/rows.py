@@ -10,13 +10,14 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final, cast
 
 import msgspec
 
 from ...figures import count
 from ...payload import encode
-from ...runs import Usage
+from ...runs import COUNTS, Usage
 from .answers import PriceList
 from .bodies import NOTHING, Body, Encoder, error_words, headline, words
 from .records import Beside, Ended, Facts, Happened, Record, Started, Token
@@ -32,6 +33,8 @@ LOST_ENDS_KEPT: Final = 10_000
 LOST_END_TRIES: Final = 20
 """For how many batches the start of a run is waited for whose end had to give way."""
 _SPAN: Final = 0xFFFF_FFFF_FFFF_FFFF
+_NO_COUNTS: Final = (None,) * len(COUNTS)
+_counts_of: Final = attrgetter(*COUNTS)
 
 
 def signed(number: int) -> int:
@@ -139,17 +142,9 @@ class Row:
         return encode(self.tags).decode() if self.tags else None
 
     def tokens(self) -> tuple[int | None, ...]:
-        """Return the counts of its usage: input, output, total, cached, reasoning."""
+        """Return the counts of its usage, in the order of COUNTS."""
         usage = self.usage
-        if usage is None:
-            return (None, None, None, None, None)
-        return (
-            usage.input_tokens,
-            usage.output_tokens,
-            usage.total_tokens,
-            usage.cached_tokens,
-            usage.reasoning_tokens,
-        )
+        return _NO_COUNTS if usage is None else _counts_of(usage)
 
     def search_words(self) -> tuple[str, str, str]:
         """Return what the run is found by: inputs, output with what was streamed, error."""

@@ -143,7 +143,12 @@ CREATE VIRTUAL TABLE search USING fts5 (
 );
 """
 
-MIGRATIONS: Final[list[str]] = [_FIRST]
+_CACHE_WRITES: Final = """
+ALTER TABLE traces ADD COLUMN cache_write_tokens INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE runs ADD COLUMN cache_write_tokens INTEGER;
+"""
+
+MIGRATIONS: Final[list[str]] = [_FIRST, _CACHE_WRITES]
 """What makes version 1 of nothing, version 2 of version 1, and so on."""
 
 

@@ -13,12 +13,13 @@ __all__ = ["EVENTS", "RUN", "RUN_FROM", "SESSION", "TRACE", "error_of", "run_of"
 TRACE: Final = """
 traces.id, trace, project, name, kind, status, input, output, model, tags, session, user, started_ns, ended_ns, duration_ns,
 first_token_ns, runs, open, errors, streamed, input_tokens, output_tokens, total_tokens, cached_tokens, reasoning_tokens,
-cost, priced, unpriced, masked, cut
+cache_write_tokens, cost, priced, unpriced, masked, cut
 """
 RUN: Final = """
 runs.id, traces.trace, span, high, parent, runs.name, runs.kind, runs.status, runs.model, runs.input, runs.output, runs.error,
 runs.tags, runs.session, runs.user, runs.started_ns, runs.duration_ns, runs.first_token_ns, runs.streamed, runs.input_tokens,
-runs.output_tokens, runs.total_tokens, runs.cached_tokens, runs.reasoning_tokens, runs.cost, counts, runs.masked, runs.cut
+runs.output_tokens, runs.total_tokens, runs.cached_tokens, runs.reasoning_tokens, runs.cache_write_tokens, runs.cost, counts,
+runs.masked, runs.cut
 """
 RUN_FROM: Final = "FROM runs CROSS JOIN traces ON traces.id = runs.trace_id"
 EVENTS: Final = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
+from ...runs import COUNTS
 from .rollups import Rollups, Series
 from .rows import Row
 
@@ -54,7 +55,7 @@ class TraceDelta:
         self.ended_ns: int | None = None
         self.first_token_ns: int | None = None
         self.runs = self.open = self.errors = self.streamed = 0
-        self.tokens = [0, 0, 0, 0, 0]
+        self.tokens = [0] * len(COUNTS)
         self.cost = 0.0
         self.priced = self.unpriced = 0
         self.masked = self.cut = 0
@@ -110,13 +111,16 @@ _IS_OF_ROOT: Final = "excluded.root IS NOT NULL AND (root IS NULL OR root = excl
 _OF_ROOT: Final = ("name", "kind", "status", "input", "output", "tags", "duration_ns")
 """What a trace has of its root run, or of the best that stands for it so far."""
 
+_SUMS: Final = ("runs", "open", "errors", "streamed", *COUNTS, "cost", "priced", "unpriced", "masked", "cut")
+_COLUMNS: Final = (
+    *("id", "trace", "project", "root", "rank", "model", "session", "user", "started_ns", "ended_ns", "first_token_ns"),
+    *_OF_ROOT,
+    *_SUMS,
+)
+
 _UPSERT: Final = f"""
-INSERT INTO traces VALUES (
-    :id, :trace, :project, :root, :rank, :name, :kind, :status, :model, :input, :output, :tags, :session, :user,
-    :started_ns, :ended_ns, :duration_ns, :first_token_ns, :runs, :open, :errors, :streamed,
-    :input_tokens, :output_tokens, :total_tokens, :cached_tokens, :reasoning_tokens,
-    :cost, :priced, :unpriced, :masked, :cut
-) ON CONFLICT (id) DO UPDATE SET
+INSERT INTO traces ({", ".join(_COLUMNS)}) VALUES ({", ".join(f":{name}" for name in _COLUMNS)})
+ON CONFLICT (id) DO UPDATE SET
     {", ".join(f"{name} = iif({_IS_OF_ROOT}, excluded.{name}, {name})" for name in _OF_ROOT)},
     root = iif(excluded.root IS NOT NULL AND (root IS NULL OR excluded.rank > rank), excluded.root, root),
     rank = max(rank, excluded.rank),
@@ -126,19 +130,12 @@ INSERT INTO traces VALUES (
     started_ns = min(started_ns, excluded.started_ns),
     ended_ns = nullif(max(coalesce(ended_ns, 0), coalesce(excluded.ended_ns, 0)), 0),
     first_token_ns = min(coalesce(first_token_ns, excluded.first_token_ns), coalesce(excluded.first_token_ns, first_token_ns)),
-    runs = runs + excluded.runs, open = open + excluded.open, errors = errors + excluded.errors,
-    streamed = streamed + excluded.streamed,
-    input_tokens = input_tokens + excluded.input_tokens, output_tokens = output_tokens + excluded.output_tokens,
-    total_tokens = total_tokens + excluded.total_tokens, cached_tokens = cached_tokens + excluded.cached_tokens,
-    reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens,
-    cost = cost + excluded.cost, priced = priced + excluded.priced, unpriced = unpriced + excluded.unpriced,
-    masked = masked + excluded.masked, cut = cut + excluded.cut
+    {", ".join(f"{name} = {name} + excluded.{name}" for name in _SUMS)}
 """
 
 
 def _values(delta: TraceDelta) -> dict[str, object]:
     root = delta.root
-    names = ("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
     return {
         "id": delta.id,
         "trace": delta.trace,
@@ -162,7 +159,7 @@ def _values(delta: TraceDelta) -> dict[str, object]:
         "open": delta.open,
         "errors": delta.errors,
         "streamed": delta.streamed,
-        **dict(zip(names, delta.tokens, strict=True)),
+        **dict(zip(COUNTS, delta.tokens, strict=True)),
         "cost": delta.cost,
         "priced": delta.priced,
         "unpriced": delta.unpriced,
@@ -224,9 +221,8 @@ WHERE session = (SELECT session FROM traces WHERE id = ?)
 """
 
 
-_ANCESTOR: Final = """
-SELECT id, parent, counts, model, name, kind, started_ns, input_tokens, output_tokens, total_tokens, cached_tokens,
-    reasoning_tokens, cost
+_ANCESTOR: Final = f"""
+SELECT id, parent, counts, model, name, kind, started_ns, {", ".join(COUNTS)}, cost
 FROM runs WHERE trace_id = ? AND span = ?
 """
 

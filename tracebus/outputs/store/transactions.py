@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from ...runs import COUNTS
 from .rollups import Rollups, Series
 from .rows import Prepared, Preparer, Row
 from .steps import Steps, fit, pack
@@ -277,10 +278,15 @@ class Transaction:
                 row.steps.told = row.steps.count
 
 
-_INSERT_RUN: Final = f"INSERT INTO runs VALUES ({', '.join('?' * 31)})"
-_END_RUN: Final = """
+_RUN_COLUMNS: Final = (
+    *("id", "trace_id", "span", "high", "parent", "top", "process", "name", "kind", "status", "model"),
+    *("started_ns", "duration_ns", "first_token_ns", "streamed", *COUNTS, "cost", "counts", "used_below"),
+    *("session", "user", "tags", "input", "output", "error", "masked", "cut"),
+)
+_INSERT_RUN: Final = f"INSERT INTO runs ({', '.join(_RUN_COLUMNS)}) VALUES ({', '.join('?' * len(_RUN_COLUMNS))})"
+_END_RUN: Final = f"""
 UPDATE runs SET name = ?, status = ?, model = ?, duration_ns = ?, first_token_ns = ?, streamed = ?,
-    input_tokens = ?, output_tokens = ?, total_tokens = ?, cached_tokens = ?, reasoning_tokens = ?, cost = ?, counts = ?,
+    {", ".join(f"{name} = ?" for name in COUNTS)}, cost = ?, counts = ?,
     used_below = max(used_below, ?), tags = ?, output = ?, error = ?, masked = ?, cut = ?
 WHERE id = ?
 """

@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from ...errors import ArgumentError
-from ...runs import KINDS, RemoteParent, Usage
+from ...runs import KINDS, RemoteParent
 from .answers import RunDetail
 from .bodies import Encoder
 from .files import StoreError, default_path
@@ -177,7 +177,7 @@ def _records_of(line: _Line) -> Iterator[Record]:
         "lost" if run.status == "open" else run.status,
         run.duration_ns,
         run.first_token_ns,
-        _usage_of(line.detail),
+        run.tokens.usage(),
         None if body.output is None else _encode(body.output),
         _error_of(line.detail),
     )
@@ -185,13 +185,6 @@ def _records_of(line: _Line) -> Iterator[Record]:
 
 _numbers: Final = itertools.count(1)
 """By which the records of one run find together, as by the numbers of events."""
-
-
-def _usage_of(detail: RunDetail) -> Usage | None:
-    used = detail.run.tokens
-    if used == type(used)(None, None, None, None, None):
-        return None
-    return Usage(used.input, used.output, used.total, cached_tokens=used.cached, reasoning_tokens=used.reasoning)
 
 
 def _error_of(detail: RunDetail) -> Noted | None:
