@@ -38,7 +38,7 @@ test: lint types ## linter, types, the suite on each Python found, the wheel
 	done; \
 	test "$$tested" || $(MAKE) test-dev
 	@echo "── what does not depend on the Python version"
-	@.venv/dev/bin/python -m pytest -q -m "once and not long"
+	$(call pytest,dev,once and not long)
 
 test-long: .venv/dev/.installed .venv/node/.installed ## what takes long: the full counts of the tests marked so
 	@echo "── full counts"

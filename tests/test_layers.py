@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
 ROOT = Path(__file__).parent.parent
 
 # Everything directly under tracebus/ is core, except these and tracebus/__init__.py, the re-exporting face.

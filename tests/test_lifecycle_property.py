@@ -25,7 +25,7 @@ from tracebus.signals import isolated
 pytestmark = pytest.mark.timeout(600)
 
 # There are seven properties: 1 500 histories of each make more than 10 000.
-HISTORIES = pytest.mark.parametrize("histories", [200, pytest.param(1_500, marks=pytest.mark.long)])
+HISTORIES = pytest.mark.parametrize("histories", [100, pytest.param(1_500, marks=pytest.mark.long)])
 STARTS = {"llm_start", "chain_start"}
 TERMINALS = {"llm_end", "llm_error", "chain_end", "chain_error"}
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 SKIPPED = {
     "in a test": "import pytest\ndef test(): pytest.skip('no server')",
     "by a mark": "import pytest\n@pytest.mark.skipif(True, reason='no server')\ndef test(): ...",
