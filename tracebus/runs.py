@@ -443,10 +443,12 @@ def leave(run: Run, outside: Run | Scope | None) -> None:
     is current there is none of our business.
     """
     current = get_current()
-    while isinstance(current, Scope) and current.run is None:  # left open inside, or it is not ours
-        current = current.outside
-    if current is run or is_inside(current, run):
-        set_current(outside)
+    if current is not run:
+        while isinstance(current, Scope) and current.run is None:  # left open inside, or none of ours
+            current = current.outside
+        if not is_inside(current, run):
+            return
+    set_current(outside)
 
 
 def is_inside(current: Run | Scope | None, run: Run) -> bool:
