@@ -5,7 +5,7 @@ import contextvars
 import gc
 import logging
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -601,6 +601,35 @@ def test_a_version_that_is_not_known_is_left_alone(
     with trace("answer"), spans.start("query"):
         pass
     assert spans.named("query").parent is None
+
+
+PROGRAM = """
+from opentelemetry import trace as otel
+from tracebus import trace
+from tracebus.testing import record
+
+with record(), trace("answer") as run:
+    print(otel.get_current_span().get_span_context().span_id == run.span_id)
+"""
+
+
+@pytest.mark.parametrize(("only", "is_parent"), [((), "False"), (("--only", "opentelemetry"), "True")])
+def test_tracebus_run_installs_it_where_it_is_named(
+    only: tuple[str, ...], is_parent: str, run_python: Callable[..., Any]
+) -> None:
+    done = run_python("-m", "tracebus", "run", "--log", "off", *only, "-c", PROGRAM)
+    assert done.stdout.strip() == is_parent
+
+
+def test_without_opentelemetry_it_says_what_to_install(run_python: Callable[..., Any]) -> None:
+    code = "import sys; sys.modules['opentelemetry'] = None; import tracebus.integrations.opentelemetry"
+    done = run_python("-c", code, check=False)
+    assert 'OpenTelemetry is not installed: pip install "tracebus[opentelemetry]"' in done.stderr
+
+
+def test_the_sdk_is_not_needed(run_python: Callable[..., Any]) -> None:
+    code = "import sys; import tracebus.integrations.opentelemetry; print([n for n in sys.modules if '.sdk' in n])"
+    assert run_python("-c", code).stdout.strip() == "[]"
 
 
 def test_propagators_of_the_app_work_inside_of_runs(spans: Spans, rec: Recording) -> None:
