@@ -115,6 +115,9 @@ def elsewhere() -> tuple[Run | Scope, ...]:
     """Return what is current in frameworks."""
     if finders is None:
         return ()
+    if len(finders) == 1:
+        found = finders[0]()
+        return () if found is None else (found,)
     return tuple(found for find in finders if (found := find()) is not None)
 
 

@@ -20,6 +20,7 @@ import opentelemetry.context
 from opentelemetry.context import Context
 from opentelemetry.trace import get_current_span, set_span_in_context
 
+from ... import runs
 from ...runs import ROOT_SCOPE, RemoteParent, Run, Scope, find_with, get_current, innermost, nearest, set_current
 from ...signals import bus
 from .spans import parent_of_span, run_of_span, span_of_parent
@@ -114,7 +115,7 @@ class _Bridge:
 
     def attach(self, context: Context) -> object:
         """Make ``context`` current; return what ends that."""
-        here = innermost()
+        here = self._here()
         if here is None and not bus.live:
             return self._attach(context)
         attached = AttachedContext(context, here)
@@ -134,7 +135,7 @@ class _Bridge:
 
     def get_current(self) -> Context:
         """Return the context that what starts here belongs to."""
-        here = innermost()
+        here = self._here()
         if here is None:
             return self._get_current()
         if isinstance(here, AttachedContext):
@@ -143,6 +144,15 @@ class _Bridge:
         context = self._get_current() if base is None else base.context
         parent = _heard(nearest(here))
         return context if parent is nearest(base) else self._with_parent(parent, context)
+
+    def _here(self) -> Run | Scope | None:
+        """Return what is innermost here, without a detour when no framework keeps anything in a place of its own."""
+        if runs.finders is None or len(runs.finders) > 1:
+            return innermost()
+        current = get_current()
+        if isinstance(current, AttachedContext) and current in _left_behind.get():
+            current = _step_over(current)
+        return self._kept_there() if current is None else current
 
     def _with_parent(self, parent: Run | RemoteParent | None, context: Context) -> Context:
         known = self._derived.get()
@@ -155,9 +165,11 @@ class _Bridge:
     def find(self) -> AttachedContext | None:
         """Return what OpenTelemetry keeps itself, when nothing else is current."""
         current = get_current()
+        if current is None:
+            return self._kept_there()
         if isinstance(current, AttachedContext) and current in _left_behind.get():
-            current = _step_over(current)
-        return self._kept_there() if current is None else None
+            return None if _step_over(current) is not None else self._kept_there()
+        return None
 
     def _kept_there(self) -> _KeptThere | None:
         """Return the scope of a span that became current where nothing listened, or before there was a bridge."""
