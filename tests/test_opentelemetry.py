@@ -228,6 +228,15 @@ def test_extracted_headers_are_a_parent_for_spans_too(spans: Spans, rec: Recordi
     assert parent.is_remote
 
 
+def test_a_request_without_a_parent_makes_roots_of_spans_too(spans: Spans, rec: Recording) -> None:
+    with trace("worker"):
+        with extract({}), spans.start("handled"), trace("answer"):
+            pass
+        with spans.start("query"):
+            pass
+    assert spans.parents(rec) == {"worker": None, "handled": None, "answer": "handled", "query": "worker"}
+
+
 @pytest.mark.parametrize("headers", [{}, {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}])
 def test_the_span_of_a_server_stays_the_parent_where_headers_are_read_again(
     headers: dict[str, str], spans: Spans, rec: Recording

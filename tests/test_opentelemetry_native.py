@@ -92,6 +92,22 @@ async def test_a_call_of_anthropics_client_is_one_run(
     assert {span.parent.span_id for span in exporter.get_finished_spans()} == above
 
 
+async def test_a_call_that_a_library_tells_of_and_a_client_makes_is_the_librarys(
+    provider: TracerProvider, faulty_service: str, rec: Recording
+) -> None:
+    client_integration.install()
+    told = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "asked for"}
+    span = provider.get_tracer("library").start_as_current_span("chat", attributes=told)
+    async with anthropic.AsyncAnthropic(base_url=faulty_service, api_key="k", open_telemetry=False) as client:
+        with span:
+            async with client.messages.stream(model="any", max_tokens=9, messages=HELLO) as stream:
+                texts = [text async for text in stream.text_stream]
+    client_integration.uninstall()
+    assert rec.tree() == "chat chat_model ok"
+    assert rec.tokens == texts
+    assert rec.run("chat").usage.output_tokens == 9
+
+
 async def test_a_tool_of_an_mcp_server_is_in_the_run_that_calls_it(
     provider: TracerProvider, monkeypatch: pytest.MonkeyPatch, rec: Recording
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from langchain_core.language_models import FakeListChatModel
 from opentelemetry import context as otel_context
 from opentelemetry import trace as otel
 from opentelemetry.sdk.trace import TracerProvider
@@ -15,6 +16,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from tracebus import Usage, current_run, scope, subscribe, trace, traced
 from tracebus.integrations import opentelemetry as bridge
+from tracebus.integrations.langchain import TracebusHandler
 from tracebus.integrations.opentelemetry import RunSpanProcessor, attributes
 from tracebus.runs import innermost
 from tracebus.sources import Reporter
@@ -363,6 +365,18 @@ def test_a_call_that_a_client_integration_traces_is_its_run_alone(tracer: otel.T
     assert (run.usage, run.model, run.output) == (Usage(3), "m-1", "Air.")
 
 
+def test_a_call_that_langchain_makes_is_its_run_alone(tracer: otel.Tracer, rec: Recording) -> None:
+    class Model(FakeListChatModel):
+        def _call(self, *args: Any, **kwargs: Any) -> str:
+            with tracer.start_as_current_span("chat m-1", attributes=CHAT | {"gen_ai.usage.input_tokens": 3}):
+                return super()._call(*args, **kwargs)
+
+    with tracer.start_as_current_span("GET /"):
+        Model(responses=["Air."]).invoke("Why?", {"callbacks": [TracebusHandler()]})
+    assert rec.tree() == "Model chat_model ok"
+    assert rec.run("Model").model == "m-1"
+
+
 def test_two_spans_of_one_call_are_one_run(tracer: otel.Tracer, rec: Recording) -> None:
     told = {"openinference.span.kind": "LLM", "llm.token_count.prompt": 3}
     with tracer.start_as_current_span("chat m-1", attributes=CHAT), tracer.start_as_current_span("LLM", attributes=told):
@@ -394,9 +408,17 @@ def test_a_tool_that_a_framework_reports_and_a_span_tells_of_is_one(tracer: otel
 
 
 def test_where_nobody_listens_nothing_is_made(tracer: otel.Tracer, processor: RunSpanProcessor) -> None:
-    with tracer.start_as_current_span("chat", attributes=CHAT):
+    with tracer.start_as_current_span("GET /"), tracer.start_as_current_span("chat", attributes=CHAT):
         assert current_run() is None
     assert len(processor._reporter) == len(processor._pending) == 0
+
+
+def test_a_callback_of_the_scope_hears_of_spans_inside(tracer: otel.Tracer) -> None:
+    heard: list[str] = []
+    chat = tracer.start_as_current_span("chat", attributes=CHAT)
+    with scope(callbacks=[lambda sender, event: heard.append(event.signal_name)]), tracer.start_as_current_span("GET /"), chat:
+        pass
+    assert heard == ["chat_model_start", "llm_end"]
 
 
 def test_nothing_is_kept_of_spans_that_have_ended(tracer: otel.Tracer, processor: RunSpanProcessor, rec: Recording) -> None:

@@ -17,7 +17,7 @@ from opentelemetry.trace import Span, StatusCode
 from ... import runs
 from ...runs import Kind, Run, Scope, get_current, innermost, set_current
 from ...signals import bus
-from ...sources import LibrarySource, Reporter
+from ...sources import Reporter
 from ...tracing import MODEL_KINDS
 from ..model_calls import outer_call
 from . import attributes as read
@@ -104,7 +104,7 @@ class RunSpanProcessor:
 
     def _started(self, span: Any, parent_context: Context | None) -> None:
         here = innermost()
-        if self._is_silent or (here is None and not bus.live):
+        if self._is_silent or not _is_heard(here):
             return
         if parent_context is not None:
             here = AttachedContext(parent_context, here)
@@ -138,7 +138,7 @@ class RunSpanProcessor:
         before = get_current()
         set_current(here)
         try:
-            outer = _same_call(kind, read.name_of(span.attributes or {}, kind, span.name))
+            outer = _same_call(kind, span)
             if outer is not None:
                 self._parts[key] = self._runs[key] = outer
             else:
@@ -192,6 +192,12 @@ class RunSpanProcessor:
         self._reporter.warn_once(at, "tracebus failed at the %s of a span, the app goes on: %r", at, error)
 
 
+def _is_heard(here: Run | Scope | None) -> bool:
+    if bus.live or here is None:
+        return bus.live
+    return (here.route if isinstance(here, Scope) else here._route) is not None
+
+
 def _key_of(span: Any) -> Key:
     context = span.get_span_context()
     return context.trace_id, context.span_id
@@ -202,14 +208,15 @@ def _run_id(key: Key, start_ns: int) -> uuid.UUID:
     return uuid.UUID(int=runs.id_at(start_ns, 0) >> 64 << 64 | key[1])
 
 
-def _same_call(kind: Kind, name: str) -> Run | None:
+def _same_call(kind: Kind, span: Any) -> Run | None:
     """Return the open run of a library that is this very call, seen from outside or told by a client's integration."""
-    outer = outer_call(kind, {})
+    told = span.attributes or {}
+    outer = outer_call(kind, read.inputs_of(told, kind) or {})
     if outer is None:
         return None
     run = outer.run
-    is_same = kind in MODEL_KINDS or kind == "embedding" or (run.name == name and run.sender != SENDER)
-    return run if is_same and isinstance(run._source, LibrarySource) else None
+    is_named_alike = run.sender != SENDER and run.name == read.name_of(told, kind, span.name)
+    return run if kind in MODEL_KINDS or kind == "embedding" or is_named_alike else None
 
 
 def _complete(run: Run, told: Mapping[str, Any]) -> None:
