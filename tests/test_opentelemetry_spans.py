@@ -222,6 +222,19 @@ def test_messages_and_usage_are_read_in_each_convention(
     assert (run.inputs["messages"], run.output, run.usage) == (messages, output, usage)
 
 
+def test_an_agent_tells_what_it_was_asked_and_what_came_of_it(tracer: otel.Tracer, rec: Recording) -> None:
+    said = [
+        {"role": role, "parts": [{"type": "text", "content": text}]}
+        for role, text in (("system", "Be kind."), ("user", "Why?"), ("assistant", "Air."))
+    ]
+    told = {"gen_ai.operation.name": "invoke_agent", "pydantic_ai.all_messages": json.dumps(said), "final_result": "Air."}
+    with tracer.start_as_current_span("meteo", attributes=told):
+        pass
+    run = rec.run("meteo")
+    assert run.inputs == {"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Why?"}]}
+    assert run.output == "Air."
+
+
 def test_tools_and_retrievals_tell_what_they_were_given(tracer: otel.Tracer, rec: Recording) -> None:
     tool = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "t", "gen_ai.tool.call.arguments": '{"a": 1}'}
     with tracer.start_as_current_span("execute_tool t", attributes=tool) as span:

@@ -10,6 +10,7 @@ opentelemetry-semantic-conventions-ai.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,18 @@ from typing import Any, Final, TypeAlias
 from ...runs import Kind, Usage
 from ..model_calls import arguments_of
 
-__all__ = ["inputs_of", "kind_of", "metadata_of", "model_of", "name_of", "output_of", "session_of", "usage_of", "user_of"]
+__all__ = [
+    "first_token_of",
+    "inputs_of",
+    "kind_of",
+    "metadata_of",
+    "model_of",
+    "name_of",
+    "output_of",
+    "session_of",
+    "usage_of",
+    "user_of",
+]
 
 Attributes: TypeAlias = Mapping[str, Any]
 
@@ -67,6 +79,8 @@ _MODELS: Final = (
 _SESSIONS: Final = ("gen_ai.conversation.id", "session.id", "traceloop.association.properties.session_id")
 _USERS: Final = ("user.id", "enduser.id", "traceloop.association.properties.user_id")
 
+_FIRST_TOKEN: Final = ("gen_ai.response.time_to_first_chunk", "gen_ai.client.operation.time_to_first_chunk")
+
 _INPUT_TOKENS: Final = ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.token_count.prompt")
 _OUTPUT_TOKENS: Final = ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens", "llm.token_count.completion")
 _TOTAL_TOKENS: Final = ("gen_ai.usage.total_tokens", "llm.usage.total_tokens", "llm.token_count.total")
@@ -81,13 +95,21 @@ _REASONING_TOKENS: Final = (
     "llm.token_count.completion_details.reasoning",
 )
 
-_INPUT_MESSAGES: Final = ("gen_ai.input.messages", "gen_ai.prompt", "pydantic_ai.all_messages")
+_INPUT_MESSAGES: Final = ("gen_ai.input.messages", "gen_ai.prompt")
+_ALL_MESSAGES: Final = ("pydantic_ai.all_messages",)
+"""What an agent was asked, followed by all that came of it."""
 _OUTPUT_MESSAGES: Final = ("gen_ai.output.messages", "gen_ai.completion")
 _SYSTEM: Final = "gen_ai.system_instructions"
 _FLAT_MESSAGES: Final = {"in": ("llm.input_messages", "gen_ai.prompt"), "out": ("llm.output_messages", "gen_ai.completion")}
 
 _INPUTS: Final = ("gen_ai.tool.call.arguments", "gen_ai.retrieval.query.text", "input.value", "traceloop.entity.input")
-_OUTPUTS: Final = ("gen_ai.tool.call.result", "gen_ai.retrieval.documents", "output.value", "traceloop.entity.output")
+_OUTPUTS: Final = (
+    "gen_ai.tool.call.result",
+    "gen_ai.retrieval.documents",
+    "output.value",
+    "traceloop.entity.output",
+    "final_result",
+)
 
 _PARAMETERS: Final = "gen_ai.request."
 _METADATA: Final = {
@@ -100,6 +122,9 @@ _METADATA: Final = {
     "gen_ai.tool.call.id": "tool_call_id",
     "server.address": "server_address",
 }
+
+
+_WITH_MESSAGES: Final = ("chat_model", "llm", "agent")
 
 
 def kind_of(attributes: Attributes) -> Kind | None:
@@ -140,24 +165,32 @@ def usage_of(attributes: Attributes) -> Usage | None:
     return usage if usage.as_dict() else None
 
 
+def first_token_of(attributes: Attributes) -> float | None:
+    """Return the seconds to the first piece of a stream."""
+    told = _first(attributes, _FIRST_TOKEN)
+    return float(told) if isinstance(told, (int, float)) and not isinstance(told, bool) else None
+
+
 def inputs_of(attributes: Attributes, kind: Kind) -> Any:
     """Return what the call was given; None when that is not told."""
-    if kind in ("chat_model", "llm"):
-        messages = _messages(attributes, _INPUT_MESSAGES, _FLAT_MESSAGES["in"])
-        if messages is not None:
+    if kind in _WITH_MESSAGES:
+        messages = _messages(attributes, _INPUT_MESSAGES, _FLAT_MESSAGES["in"]) or _asked(attributes)
+        if messages:
             return {"messages": [*_system(attributes), *messages], **_parameters(attributes)}
-    given = _first(attributes, _INPUTS)
-    if given is None and kind == "agent":
-        given = _messages(attributes, _INPUT_MESSAGES, _FLAT_MESSAGES["in"])
-    value = _decoded(given)
+    value = _decoded(_first(attributes, _INPUTS))
     if kind == "retriever" and value is not None:
         return {"query": value}
     return value if isinstance(value, Mapping) or value is None else {"input": value}
 
 
+def _asked(attributes: Attributes) -> list[dict[str, Any]]:
+    messages = _messages(attributes, _ALL_MESSAGES, ()) or []
+    return list(itertools.takewhile(lambda message: message["role"] != "assistant", messages))
+
+
 def output_of(attributes: Attributes, kind: Kind) -> Any:
     """Return what the call returned; None when that is not told."""
-    if kind in ("chat_model", "llm", "agent"):
+    if kind in _WITH_MESSAGES:
         messages = _messages(attributes, _OUTPUT_MESSAGES, _FLAT_MESSAGES["out"])
         if messages:
             answers = [_answer(message) for message in messages]

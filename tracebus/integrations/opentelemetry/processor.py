@@ -233,9 +233,9 @@ def _complete(run: Run, told: Mapping[str, Any]) -> None:
 
 
 def _first_token_s(span: Any) -> float | None:
-    told = (span.attributes or {}).get("gen_ai.response.time_to_first_chunk")
-    if isinstance(told, (int, float)):
-        return float(told)
+    told = read.first_token_of(span.attributes or {})
+    if told is not None:
+        return told
     times = [event.timestamp for event in span.events if event.name == "First Token Stream Event"]
     return (times[0] - span.start_time) / 1e9 if times else None
 
