@@ -5,6 +5,7 @@ import contextvars
 import gc
 import logging
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,7 +21,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from tracebus import Run, current_run, emit, extract, inject, scope, trace, traced
+from tracebus import Run, current_run, emit, extract, inject, scope, subscribe, trace, traced
 from tracebus.integrations import opentelemetry as bridge
 from tracebus.integrations import threads
 from tracebus.integrations.opentelemetry import current
@@ -535,6 +536,28 @@ def test_attaching_again_and_again_keeps_no_chain(spans: Spans, rec: Recording) 
         return sum(1 for _ in current._outward(get_current()))
 
     assert contextvars.copy_context().run(serve) <= 3
+
+
+def test_a_run_that_is_gone_is_nobodys_parent(spans: Spans, rec: Recording) -> None:
+    with trace("worker"), extract({}):
+        with trace("handled"):
+            otel.get_current_span()
+        rec.clear()
+        gc.collect()
+        with spans.start("alone"):
+            pass
+    assert spans.named("alone").parent is None
+
+
+def test_nothing_is_kept_of_a_run_that_has_ended(spans: Spans) -> None:
+    with subscribe(lambda sender, event: None):
+        with trace("answer") as run, spans.start("query"), trace("row"):
+            otel.get_current_span()
+        otel.get_current_span()
+        forgotten = weakref.ref(run)
+        del run
+    gc.collect()
+    assert forgotten() is None
 
 
 # -- threads -----------------------------------------------------------------------------------------------------------

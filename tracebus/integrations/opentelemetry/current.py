@@ -111,7 +111,7 @@ class _Bridge:
         self._detach: Callable[[Token[Context]], None] = runtime.detach
         self._get_current: Callable[[], Context] = runtime.get_current
         self._kept: ContextVar[_KeptThere | None] = ContextVar("tracebus_kept_there", default=None)
-        self._derived: ContextVar[tuple[object, Context, Context] | None] = ContextVar("tracebus_derived", default=None)
+        self._derived: ContextVar[_Derived | None] = ContextVar("tracebus_derived", default=None)
 
     def attach(self, context: Context) -> object:
         """Make ``context`` current; return what ends that."""
@@ -156,11 +156,11 @@ class _Bridge:
 
     def _with_parent(self, parent: Run | RemoteParent | None, context: Context) -> Context:
         known = self._derived.get()
-        if known is not None and known[0] is parent and known[1] is context:
-            return known[2]
-        derived = set_span_in_context(span_of_parent(parent), context)
-        self._derived.set((parent, context, derived))
-        return derived
+        if known is not None and known.is_of(parent, context):
+            return known.context
+        derived = _Derived(parent, context)
+        self._derived.set(derived)
+        return derived.context
 
     def find(self) -> AttachedContext | None:
         """Return what OpenTelemetry keeps itself, when nothing else is current."""
@@ -176,11 +176,31 @@ class _Bridge:
         context = self._get_current()
         kept = self._kept.get()
         if kept is None or kept.context is not context:
-            if not context or not get_current_span(context).get_span_context().is_valid:
+            is_parent = context and get_current_span(context).get_span_context().is_valid
+            if kept is None and not is_parent:
                 return None
-            kept = _KeptThere(context)
+            kept = _KeptThere(context) if is_parent else None
             self._kept.set(kept)
         return kept
+
+
+class _Derived:
+    """The last context that was made here of what is attached and what is nearer. Of neither anything is kept by it."""
+
+    __slots__ = ("_attached", "_parent", "context")
+
+    def __init__(self, parent: Run | RemoteParent | None, attached: Context) -> None:
+        self._parent: Callable[[], object] | None = None
+        if parent is not None:
+            self._parent = weakref.ref(parent) if isinstance(parent, Run) else lambda: parent
+        self._attached = weakref.ref(attached)
+        self.context = set_span_in_context(span_of_parent(parent), attached)
+
+    def is_of(self, parent: Run | RemoteParent | None, attached: Context) -> bool:
+        """Tell whether it was made of these."""
+        if self._attached() is not attached:
+            return False
+        return parent is None if self._parent is None else parent is not None and self._parent() is parent
 
 
 class _KeptThere(AttachedContext):

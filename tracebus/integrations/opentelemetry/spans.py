@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Final
+from weakref import ref
 
 from opentelemetry.trace import (
     INVALID_SPAN,
@@ -31,26 +32,36 @@ class RunSpan(NonRecordingSpan):
 
     def __init__(self, run: Run) -> None:
         super().__init__(_context_of_run(run))
-        self.run = run
+        self._run = ref(run)  # contexts are kept for longer than runs
+
+    @property
+    def run(self) -> Run | None:
+        """The run, while anybody holds it."""
+        return self._run()
+
+    def _open_run(self) -> Run | None:
+        run = self._run()
+        return run if run is not None and run.status == "open" else None
 
     def is_recording(self) -> bool:
         """Tell whether the run is open."""
-        return self.run.status == "open"
+        return self._open_run() is not None
 
     def set_attribute(self, key: str, value: Any) -> None:
         """Note it in the run's metadata."""
-        if self.is_recording():
-            self.run.metadata[key] = value
+        self.set_attributes({key: value})
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Note them in the run's metadata."""
-        if self.is_recording():
-            self.run.metadata.update(attributes)
+        run = self._open_run()
+        if run is not None:
+            run.metadata.update(attributes)
 
     def add_event(self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: int | None = None) -> None:
         """Say it as a custom event of the run."""
-        if self.is_recording():
-            say(custom_event, self.run, {"name": name, "data": dict(attributes or {})}, SYNC)
+        run = self._open_run()
+        if run is not None:
+            say(custom_event, run, {"name": name, "data": dict(attributes or {})}, SYNC)
 
     def record_exception(
         self,
