@@ -548,6 +548,53 @@ def test_text_survives_a_service_with_opentelemetry_on_its_way(otel: OpenTelemet
     assert (run.user_id, run.trace_id) == (user_id, client.trace_id)
 
 
+states = st.lists(
+    st.tuples(
+        st.from_regex(r"[a-z0-9][a-z0-9_\-*/@]{0,9}", fullmatch=True),
+        st.from_regex(r"[ -+\--<>-~]{0,9}[!-+\--<>-~]", fullmatch=True),
+    ),
+    max_size=40,
+    unique_by=lambda member: member[0],
+).map(lambda members: ",".join(f"{key}={value}" for key, value in members))
+
+
+@given(st.one_of(states, listed, texts))
+def test_opentelemetry_reads_the_state_that_we_pass_on_as_the_one_that_came(otel: OpenTelemetry, tracestate: str) -> None:
+    headers = {"traceparent": SAMPLED, "tracestate": tracestate}
+    with extract(headers), trace("server"):
+        passed_on = inject()
+    theirs = otel.parent(headers).trace_state
+    if "tracestate" in passed_on:
+        assert otel.parent(passed_on).trace_state == theirs
+    else:  # OpenTelemetry keeps what is well-formed of a state of which we have to drop all
+        assert len(theirs) < len([part for part in tracestate.split(",") if part.strip(" \t")]) or len(theirs) == 0
+
+
+members = st.dictionaries(
+    st.from_regex(r"[a-zA-Z0-9!#$&'*+.^_`|~-]{1,9}", fullmatch=True),
+    words.filter(lambda text: text == text.strip()),
+    max_size=70,
+)
+
+
+@given(members)
+def test_baggage_of_opentelemetry_goes_through_us_unchanged(otel: OpenTelemetry, baggage: dict[str, str]) -> None:
+    headers = otel.headers(baggage, trace_id=1, span_id=1, trace_flags=otel.trace.TraceFlags(1))
+    sent = otel.members(headers)
+    with extract(headers), trace("server"):
+        received = otel.members(inject())
+    assert received.items() <= sent.items()
+    if len(sent) <= 64 and len(headers.get("baggage", "")) <= 8192:
+        assert received == sent
+
+
+@given(st.one_of(listed, texts))
+def test_opentelemetry_reads_in_baggage_that_we_pass_on_nothing_that_did_not_come(otel: OpenTelemetry, baggage: str) -> None:
+    headers = {"traceparent": SAMPLED, "baggage": baggage}
+    with extract(headers), trace("server"):
+        assert otel.members(inject()).items() <= otel.members(headers).items()
+
+
 # -- ASGI --------------------------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias, TypeVar, overload
 
 from .errors import ArgumentError
 from .late import uuid
-from .runs import RemoteParent, Scope, current_run, current_scope, get_current, leave_scope, outward
+from .runs import RemoteParent, Run, Scope, current_scope, get_current, innermost, leave_scope, nearest, outward
 from .scopes import scope
 
 __all__ = ["TraceMiddleware", "extract", "inject"]
@@ -89,7 +89,8 @@ class extract(scope):
         self._members = tuple((key, member) for key, _, member in members if key not in said)
 
     def _inner(self) -> Scope:
-        return _Incoming(super()._inner(), self._remote, self._members)
+        inner = super()._inner()
+        return _Incoming(inner, _nearer(inner, self._remote), self._members)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Leave the trace, also when something inside was left open. In another context nothing changes."""
@@ -116,15 +117,23 @@ class _Incoming(Scope):
         self.members = members
 
 
+def _nearer(inner: Scope, named: RemoteParent | None) -> RemoteParent | None:
+    """Return the parent that headers have named, or the span in which another tracer of this process serves their request."""
+    around = inner.remote
+    if inner.run is not None or around is None or not around.is_local:
+        return named
+    return around if named is None or named.trace_id == around.trace_id else named
+
+
 def _parent_of_others() -> RemoteParent | None:
     """Return what is the parent of a run that another process starts for this context."""
-    run = current_run()
-    if run is None:
-        return current_scope().remote
-    came = run._root()._scope.remote
+    parent = nearest(innermost())
+    if not isinstance(parent, Run):
+        return parent
+    came = parent._scope.remote
     if came is None:
-        return RemoteParent(run.trace_id, run.span_id)
-    return RemoteParent(came.trace_id, run.span_id, came.sampled, came.tracestate)
+        return RemoteParent(parent.trace_id, parent.span_id)
+    return RemoteParent(parent.trace_id, parent.span_id, came.sampled, came.tracestate)
 
 
 # -- ASGI --------------------------------------------------------------------------------------------------------------

@@ -98,31 +98,38 @@ COUNTS: Final = (
 
 
 class RemoteParent(Value):
-    """Name a parent in another process by its trace and its span.
+    """Name a parent in another system by its trace and its span.
 
     ``trace_id`` holds the 128 bits of the trace, ``span_id`` the 64 bits of the parent's span; ``sampled`` and
-    ``tracestate`` travel on as they came (W3C Trace Context, level 1).
+    ``tracestate`` travel on as they came (W3C Trace Context, level 1). ``is_local`` says that the span is one of this
+    process, of another tracer.
     """
 
-    __slots__ = ("sampled", "span_id", "trace_id", "tracestate")
+    __slots__ = ("is_local", "sampled", "span_id", "trace_id", "tracestate")
 
-    def __init__(self, trace_id: uuid.UUID, span_id: int, sampled: bool = True, tracestate: str = "") -> None:
+    def __init__(
+        self, trace_id: uuid.UUID, span_id: int, sampled: bool = True, tracestate: str = "", *, is_local: bool = False
+    ) -> None:
         self.trace_id = trace_id
         self.span_id = span_id
         self.sampled = sampled
         self.tracestate = tracestate
+        self.is_local = is_local
 
 
-Finder: TypeAlias = "Callable[[], Run | None]"
+Finder: TypeAlias = "Callable[[], Run | Scope | None]"
 
 finders: tuple[Finder, ...] | None = None
-"""Each returns the run that is current in a framework that keeps it in a place of its own; ``sources`` adds to them."""
+"""Each returns what is current in a framework that keeps it in a place of its own; ``sources`` adds to them."""
 
 
-def elsewhere() -> tuple[Run, ...]:
-    """Return the runs that are current in frameworks."""
+def elsewhere() -> tuple[Run | Scope, ...]:
+    """Return what is current in frameworks."""
     if finders is None:
         return ()
+    if len(finders) == 1:
+        found = finders[0]()
+        return () if found is None else (found,)
     return tuple(found for find in finders if (found := find()) is not None)
 
 
@@ -222,7 +229,7 @@ class Run:
     _kept_by: set[int] | None = None
     _thread: int  # in which it started
     _queued_on: set[Lane] | None
-    _seen: tuple[Run, ...] = ()  # what was current in frameworks when it started
+    _seen: tuple[Run | Scope, ...] = ()  # what was current in frameworks when it started
 
     @property
     def end_ns(self) -> int | None:
@@ -261,8 +268,11 @@ class Run:
 
     @property
     def remote_parent(self) -> RemoteParent | None:
-        """The parent in another system, for a root that continues a trace from there."""
-        return self._scope.remote if self.parent is None else None
+        """The parent in another system: of a root that continues a trace from there, or of a run that is in a span which is
+        itself in ``parent``.
+        """
+        remote = self._scope.remote
+        return None if self.parent is not None and self.parent._scope.remote is remote else remote
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -294,9 +304,11 @@ class Run:
 
     def _trace_number(self) -> int:
         if self._trace is None:
-            root = self._root()
-            remote = root._scope.remote
-            self._trace = root._number() if remote is None else remote.trace_id.int
+            root, remote = self._root(), self._scope.remote
+            if root is not self:
+                self._trace = root._trace_number()
+            else:
+                self._trace = self._number() if remote is None else remote.trace_id.int
         return self._trace
 
     def __repr__(self) -> str:
@@ -389,10 +401,11 @@ def innermost() -> Run | Scope | None:
 
     What was opened while a framework's run was current knows that one: it is further in until the framework has another.
     """
-    current = get_current()
     if finders is None:
-        return current
-    for found in elsewhere():
+        return get_current()
+    found_there = elsewhere()  # first: who looks may put right what is current here
+    current = get_current()
+    for found in found_there:
         if current is None or found not in current._seen:
             current = found
     return current
@@ -430,6 +443,14 @@ def current_scope() -> Scope:
     return current if isinstance(current, Scope) else current._scope
 
 
+def nearest(current: Run | Scope | None) -> Run | RemoteParent | None:
+    """Return the parent of what is started in ``current``: a run, or what is further in than that in another system."""
+    if not isinstance(current, Scope):
+        return current
+    run, remote = current.run, current.remote
+    return remote if run is None or remote is not run._scope.remote else run
+
+
 def leave(run: Run, outside: Run | Scope | None) -> None:
     """Make ``outside`` current again, unless this context was never ours.
 
@@ -437,8 +458,12 @@ def leave(run: Run, outside: Run | Scope | None) -> None:
     is current there is none of our business.
     """
     current = get_current()
-    if current is run or is_inside(current, run):
-        set_current(outside)
+    if current is not run:
+        while isinstance(current, Scope) and current.run is None:  # left open inside, or none of ours
+            current = current.outside
+        if not is_inside(current, run):
+            return
+    set_current(outside)
 
 
 def is_inside(current: Run | Scope | None, run: Run) -> bool:

@@ -26,24 +26,30 @@ class Library:
     """A library that can be traced: the module to watch for, and where the integration is.
 
     ``integration`` is a module, or ``module:object``, with ``install()``. ``distribution`` is what ``pip`` calls the
-    library. ``landmark`` is a name in the module that tells it from another one of that name.
+    library. ``landmark`` is a name in the module that tells it from another one of that name. What is only ``by_name`` changes
+    more than what tracebus hears, and is left alone unless it is asked for.
     """
 
-    def __init__(self, module: str, integration: str, distribution: str, landmark: str = "") -> None:
+    def __init__(self, module: str, integration: str, distribution: str, landmark: str = "", by_name: bool = False) -> None:
         self.module = module
         self.integration = integration
         self.distribution = distribution
         self.landmark = landmark
+        self.by_name = by_name
 
 
 LIBRARIES: dict[str, Library] = {
     "anthropic": Library("anthropic", "tracebus.integrations.anthropic", "anthropic"),
+    # It writes headers into the app's messages.
+    "celery": Library("celery", "tracebus.integrations.celery", "celery", by_name=True),
     "langchain": Library("langchain_core", "tracebus.integrations.langchain", "langchain-core"),
     "litellm": Library("litellm", "tracebus.integrations.litellm", "litellm"),
     "llama_index": Library("llama_index.core", "tracebus.integrations.llama_index", "llama-index-core"),
     "openai": Library("openai", "tracebus.integrations.openai", "openai"),
     # Many an app has a package `agents` of its own.
     "openai_agents": Library("agents", "tracebus.integrations.openai_agents", "openai-agents", landmark="RunContextWrapper"),
+    # It changes the parents of the app's spans. When this module has run, so have those that it needs.
+    "opentelemetry": Library("opentelemetry.trace", "tracebus.integrations.opentelemetry", "opentelemetry-api", by_name=True),
 }
 """What tracebus traces itself, by the name that ``--only`` knows it by."""
 
@@ -96,7 +102,8 @@ class Watcher:
 
     def _chosen(self, libraries: dict[str, Library]) -> dict[str, Library | None]:
         self._known.update(libraries)
-        return {library.module: library for name, library in libraries.items() if name in (self._only or libraries)}
+        wanted = self._only or {name for name, library in libraries.items() if not library.by_name}
+        return {library.module: library for name, library in libraries.items() if name in wanted}
 
     def _watch_for(self, modules: dict[str, Library | None]) -> None:
         new = {module: library for module, library in modules.items() if module not in self._watched}

@@ -14,9 +14,10 @@ __all__ = ["command"]
 
 def command() -> None:
     """Print a line for each."""
-    table = Table("name", "library", "installed", "integration", box=None, pad_edge=False)
+    table = Table("name", "library", "installed", "integration", "traced", box=None, pad_edge=False)
     for name, library in sorted((LIBRARIES | third_party_libraries()).items()):
-        table.add_row(name, library.distribution, _version_of(library.distribution), library.integration)
+        traced = "if named" if library.by_name else "always"
+        table.add_row(name, library.distribution, _version_of(library.distribution), library.integration, traced)
     Console().print(table)
 
 

@@ -53,7 +53,12 @@ OPTIONS: Final = (
         metavar="FILE",
         alone="1",
     ),
-    Option("--only", "TRACEBUS_ONLY", "libraries to trace, such as openai,langchain; not given, all", metavar="NAMES"),
+    Option(
+        "--only",
+        "TRACEBUS_ONLY",
+        "libraries to trace, such as openai,langchain; not given, all that need not be named",
+        metavar="NAMES",
+    ),
 )
 
 USAGE: Final = "tracebus run [OPTIONS] (FILE | -m MODULE | -c CODE | -) [ARGS ...]"

@@ -137,7 +137,7 @@ class FieldsOf:
             fields["parent_span_id"] = f"{scope.remote.span_id:016x}"
             fields["trace_id"] = _id_text(run._trace_number())
         else:
-            fields["trace_id"] = run_id
+            fields["trace_id"] = run_id if run._trace is None else _id_text(run._trace)
         fields["name"] = clean_name(run.name)
         fields["kind"] = run.kind
         if scope.session_id:
