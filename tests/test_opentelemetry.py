@@ -538,12 +538,14 @@ def test_attaching_again_and_again_keeps_no_chain(spans: Spans, rec: Recording) 
     assert contextvars.copy_context().run(serve) <= 3
 
 
-def test_a_run_that_is_gone_is_nobodys_parent(spans: Spans, rec: Recording) -> None:
-    with trace("worker"), extract({}):
-        with trace("handled"):
+def test_a_run_that_is_gone_is_nobodys_parent(spans: Spans) -> None:
+    with subscribe(lambda sender, event: None), trace("worker"), spans.start("poll"), extract({}):
+        with trace("handled") as run:
             otel.get_current_span()
-        rec.clear()
+        forgotten = weakref.ref(run)
+        del run
         gc.collect()
+        assert forgotten() is None
         with spans.start("alone"):
             pass
     assert spans.named("alone").parent is None
