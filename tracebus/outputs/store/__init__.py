@@ -1,7 +1,7 @@
 """Keep every run in one SQLite file, ``save()``, read it, ``Reader``, and say what is in it again, ``replay()``.
 
-What is noted of an event is in ``records``, what is made of it in ``rows`` and ``bodies``, who writes it in ``lane`` and
-``writer``, into what in ``schema``; what a reader answers is in ``answers``.
+What is noted of an event is in ``records``, what is made of it in ``rows`` and ``bodies``, who writes it in ``writer``, into
+what in ``schema``; what a reader answers is in ``answers``.
 """
 
 from .answers import (

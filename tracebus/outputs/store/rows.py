@@ -16,9 +16,10 @@ import msgspec
 
 from ...figures import count
 from ...runs import Usage
+from ..notes import Beside, Facts
 from .answers import PriceList
 from .bodies import NOTHING, Body, Encoder, error_words, headline, words
-from .records import Beside, Ended, Facts, Happened, Record, Started, Token
+from .records import Ended, Happened, Record, Started, Token
 from .steps import Steps
 
 __all__ = ["REPLAY_KEY", "Event", "Prepared", "Preparer", "Row", "signed"]

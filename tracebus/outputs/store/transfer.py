@@ -15,13 +15,14 @@ import msgspec
 
 from ...errors import ArgumentError
 from ...runs import KINDS, RemoteParent, Usage
+from ..batches import HopelessError, RetryError
+from ..notes import Beside, Facts, Noted
 from .answers import RunDetail
 from .bodies import Encoder
 from .files import StoreError, default_path
 from .filters import Filter
-from .lane import HopelessError, RetryError
 from .reader import Reader
-from .records import Beside, Ended, Facts, Happened, Noted, Record, Started, Token
+from .records import Ended, Happened, Record, Started, Token
 from .removal import Retention
 from .rows import Preparer
 from .writer import Writer

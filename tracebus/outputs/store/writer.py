@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from ..batches import HopelessError, RetryError, Work
 from .connections import Connection, keep_log_short, open_for_writing, writing
 from .files import BUSY, CORRUPT, TRANSIENT, StoreError, UnusableFileError, primary_code, program, set_aside
-from .lane import HopelessError, RetryError
 from .liveness import Lockfile
 from .lost import bury_the_dead, mark_lost
 from .records import Ended, Record
@@ -30,7 +30,7 @@ PRUNE_S: Final = 0.2
 """How long the removal of what is too old or too much holds up the writing of one batch, in seconds."""
 
 
-class Writer:
+class Writer(Work):
     """The work of a store's lane. Everything here runs in the writer's thread."""
 
     def __init__(
