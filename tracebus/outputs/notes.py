@@ -111,6 +111,7 @@ class Named(Protocol):
     @property
     def name(self) -> str:
         """The run's name."""
+        ...
 
     @property
     def kind(self) -> str:
