@@ -109,9 +109,9 @@ class Delivery(Work):
     def failed(self, error: Exception) -> None:
         """Say that runs could not be sent."""
         if isinstance(error, RetryError):
-            self._warn("now", "%s does not take runs now, and they wait: %s", self._address(), error)
+            self._warn("now", "%s does not take runs now, and they wait: %s", self.address, error)
         else:
-            self._warn("internal", "runs could not be exported to %s: %r", self._address(), error)
+            self._warn("internal", "runs could not be exported to %s: %r", self.address, error)
 
     def settle(self) -> None:
         """Send the metrics before somebody is told that everything is sent."""
@@ -148,7 +148,9 @@ class Delivery(Work):
             self._metrics = self._metrics_for(self._transport)
         return self._transport
 
-    def _address(self) -> str:
+    @property
+    def address(self) -> str:
+        """Where to, for messages."""
         return "the receiver" if self._transport is None else self._transport.address
 
     # -- making --------------------------------------------------------------------------------------------------------
@@ -213,7 +215,7 @@ class Delivery(Work):
 
     def _lose(self, batch: Batch, reason: str, runs: int, why: str) -> None:
         batch.lost[reason] += runs
-        self._warn(reason, _LOST[reason], runs, self._address(), why)
+        self._warn(reason, _LOST[reason], runs, self.address, why)
 
     def _warn(self, subject: str, message: str, *about: object) -> None:
         now = time.monotonic()
@@ -236,7 +238,7 @@ class Delivery(Work):
                 request = transport.metrics_request()
                 reply = None if request is None else transport.send(request, most_s)
         except Exception as error:
-            self._warn("metrics", "metrics could not be exported to %s: %r", self._address(), error)
+            self._warn("metrics", "metrics could not be exported to %s: %r", self.address, error)
             return
         if reply is None or reply.outcome == "taken":
             return
@@ -244,7 +246,7 @@ class Delivery(Work):
             metrics.is_dirty = True  # what was counted stays counted, and is sent with what comes
         else:
             self._metrics = None
-            logging.getLogger("tracebus").info("%s takes no metrics (%s): none are sent", self._address(), reply.why)
+            logging.getLogger("tracebus").info("%s takes no metrics (%s): none are sent", self.address, reply.why)
 
 
 _LOST: Final = {

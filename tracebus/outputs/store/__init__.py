@@ -29,7 +29,7 @@ from .filters import Filter
 from .reader import AmbiguousError, NotFoundError, Reader
 from .replaying import ReplayedError, areplay, replay
 from .saving import Saving, save
-from .transfer import Imported, export_lines, import_lines
+from .transfer import Imported, export_lines, export_runs, import_lines
 from .upkeep import Removed, delete, prune
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "prune",
     "Removed",
     "export_lines",
+    "export_runs",
     "import_lines",
     "Imported",
     "default_path",

@@ -27,7 +27,7 @@ from .removal import Retention
 from .rows import Preparer
 from .writer import Writer
 
-__all__ = ["Imported", "export_lines", "import_lines"]
+__all__ = ["Imported", "export_lines", "export_runs", "import_lines", "noted_error", "usage_of"]
 
 RUNS_AT_ONCE: Final = 1000
 PATIENCE_S: Final = 10.0
@@ -45,12 +45,24 @@ def export_lines(
 
     Raises StoreError and ArgumentError, as a Reader does, with the first line.
     """
+    for project, run in export_runs(path, wanted, traces=traces, **fields):
+        yield _encode({"project": project, **msgspec.to_builtins(run)}) + b"\n"
+
+
+def export_runs(
+    path: str | os.PathLike[str] | None = None,
+    wanted: Filter | None = None,
+    *,
+    traces: Iterable[str] | None = None,
+    **fields: Any,
+) -> Iterator[tuple[str, RunDetail]]:
+    """Yield those runs as they are, each with its project. Raises as ``export_lines`` does."""
     with Reader(path) as reader:
         chosen = traces if traces is not None else _all_traces(reader, Filter.of(wanted, **fields))
         for trace in chosen:
             summary = reader.trace(trace)
             for run in _runs_of(reader, summary.trace_id):
-                yield _encode({"project": summary.project, **msgspec.to_builtins(run)}) + b"\n"
+                yield summary.project, run
 
 
 def _all_traces(reader: Reader, wanted: Filter) -> Iterator[str]:
@@ -178,9 +190,9 @@ def _records_of(line: _Line) -> Iterator[Record]:
         "lost" if run.status == "open" else run.status,
         run.duration_ns,
         run.first_token_ns,
-        _usage_of(line.detail),
+        usage_of(line.detail),
         None if body.output is None else _encode(body.output),
-        _error_of(line.detail),
+        noted_error(line.detail),
     )
 
 
@@ -188,14 +200,16 @@ _numbers: Final = itertools.count(1)
 """By which the records of one run find together, as by the numbers of events."""
 
 
-def _usage_of(detail: RunDetail) -> Usage | None:
+def usage_of(detail: RunDetail) -> Usage | None:
+    """Return what a stored run has used."""
     used = detail.run.tokens
     if used == type(used)(None, None, None, None, None):
         return None
     return Usage(used.input, used.output, used.total, cached_tokens=used.cached, reasoning_tokens=used.reasoning)
 
 
-def _error_of(detail: RunDetail) -> Noted | None:
+def noted_error(detail: RunDetail) -> Noted | None:
+    """Return the error of a stored run as it was noted."""
     error = detail.body.error
     if error is None:
         return None
