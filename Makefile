@@ -53,7 +53,7 @@ test-litellm: .venv/litellm/.installed .venv/node/.installed ## litellm and what
 
 test-receivers: .venv/receivers/.installed ## real receivers of OTLP, Phoenix and MLflow: what they say that they have got
 	@echo "── receivers of OTLP"
-	@.venv/receivers/bin/python -m pytest -q tests/receivers
+	@.venv/receivers/bin/python -m pytest -q -p no:phoenix tests/receivers
 
 test-langchain: .venv/langchain/.installed ## langchain-core's own tests with the bridge beside langchain-core's tracer
 	@echo "── langchain-core's unit tests, without and with tracebus"
