@@ -14,6 +14,7 @@ extra-demo = examples
 extra-bench = bench
 extra-handlers = test,langchain-handlers
 extra-litellm = test-litellm
+extra-receivers = test-receivers
 extra-langchain = oracle
 
 export RUFF_OUTPUT_FORMAT = concise
@@ -21,7 +22,8 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-long test-handlers test-langchain test-litellm bench bench-store lint types format clean
+.PHONY: help demo test test-long test-handlers test-langchain test-litellm test-receivers bench bench-store bench-otlp lint types \
+	format clean
 .SECONDARY:
 
 help: ## these lines
@@ -49,6 +51,10 @@ test-litellm: .venv/litellm/.installed .venv/node/.installed ## litellm and what
 	@LITELLM_LOCAL_MODEL_COST_MAP=True .venv/litellm/bin/python -m pytest -q \
 		-W ignore::ResourceWarning -W ignore::pytest.PytestUnraisableExceptionWarning tests/with_litellm
 
+test-receivers: .venv/receivers/.installed ## real receivers of OTLP, Phoenix and MLflow: what they say that they have got
+	@echo "── receivers of OTLP"
+	@.venv/receivers/bin/python -m pytest -q -p no:phoenix tests/receivers
+
 test-langchain: .venv/langchain/.installed ## langchain-core's own tests with the bridge beside langchain-core's tracer
 	@echo "── langchain-core's unit tests, without and with tracebus"
 	@.venv/langchain/bin/python tests/oracle/run.py $(ARGS)
@@ -73,6 +79,9 @@ bench: .venv/bench/.installed ## tracebus beside opentelemetry-sdk and langchain
 
 bench-store: .venv/dev/.installed ## how fast the store writes and answers: make bench-store ARGS=2000000
 	@.venv/dev/bin/python tests/bench/store.py $(ARGS)
+
+bench-otlp: .venv/bench/.installed ## runs out over OTLP, beside opentelemetry-sdk: make bench-otlp ARGS=50000
+	@.venv/bench/bin/python tests/bench/otlp.py $(ARGS)
 
 lint: .venv/dev/.installed ## ruff: rules and format
 	@echo "── lint"

@@ -17,8 +17,8 @@ from tracebus.signals import isolated
 ROOT = Path(__file__).parent.parent
 WENT_WRONG = re.compile(r"^Traceback|^Exception ignored|never awaited|never retrieved", re.MULTILINE)
 
-# make test-litellm names it: what it needs does not go together with what the other tests need.
-collect_ignore = ["with_litellm"]
+# make test-litellm and make test-receivers name them: what they need does not go together with what the other tests need.
+collect_ignore = ["receivers", "with_litellm"]
 
 # Time is measured where a test means to, not by hypothesis on a machine that has two cores to share.
 settings.register_profile("tracebus", deadline=None)

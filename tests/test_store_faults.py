@@ -410,7 +410,8 @@ def test_what_is_lost_where_nothing_can_be_written_is_counted(tmp_path, caplog):
     assert len(caplog.records) == 1
 
 
-def test_the_oldest_give_way_when_the_queue_is_full_and_the_store_says_so(path):
+def test_the_oldest_give_way_when_the_queue_is_full_and_the_store_says_so(path, monkeypatch):
+    monkeypatch.setattr("tracebus.outputs.store.rows.LOST_ENDS_KEPT", 200)  # twice the queue
     with isolated(), save(path, queue_size=100) as saving:
         for _ in range(20_000):
             with trace("x"):

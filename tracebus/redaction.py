@@ -40,7 +40,7 @@ class Redactor:
     def _mask(self, value: JSON, path: tuple[str | int, ...]) -> Any:
         masked: Any = value
         if isinstance(value, str):
-            masked = mask_text(value)
+            masked = mask_text(value) if len(value) > _REMEMBERED else _mask_again(value)
         elif isinstance(value, dict):
             masked = self._mask_fields(_hide_named(value), path)
         elif isinstance(value, list):
@@ -50,7 +50,7 @@ class Redactor:
     def _mask_fields(self, fields: dict[str, JSON], path: tuple[str | int, ...]) -> dict[str, Any]:
         masked: dict[str, Any] = {}
         for key, item in fields.items():
-            name = free_name(mask_text(key), masked)
+            name = free_name(_mask_again(key), masked)
             masked[name] = self._mask(MASK if _is_secret(key, item) else item, (*path, name))
         return masked
 
@@ -95,6 +95,15 @@ def mask_text(text: str) -> str:
     *halved, rest = _CUT.split(text)
     pieces = [_mask_halved(head) + note for head, note in zip(halved[::2], halved[1::2], strict=True)]
     return "".join((*pieces, _mask_secrets(rest)))
+
+
+_REMEMBERED: Final = 4096
+"""Characters of the longest text of which is remembered what it was masked to: a conversation says all of it at each turn."""
+
+
+@lru_cache(maxsize=1024)
+def _mask_again(text: str) -> str:
+    return mask_text(text)
 
 
 # By name: words with anything behind them (`password_2`, `secretKeyBase`), and words that must be the last,

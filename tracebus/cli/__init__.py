@@ -35,7 +35,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "search": Command("Search in what went into runs, what came out, and in errors."),
     "stats": Command("Show how many runs there were, how fast, with how many tokens, at what cost."),
     "replay": Command("Say a stored trace on the bus again."),
-    "export": Command("Write traces as JSON lines."),
+    "export": Command("Write traces as JSON lines, or send them over OTLP."),
     "import": Command("Put exported traces into the store."),
     "prune": Command("Remove old traces."),
     "delete": Command("Delete traces so that nothing of them is left."),

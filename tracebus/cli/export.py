@@ -1,4 +1,4 @@
-"""``tracebus export``: traces as JSON lines, for another store or another program."""
+"""``tracebus export``: traces as JSON lines, for another store or another program, or to a receiver of OTLP."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 import typer
 
@@ -29,15 +30,48 @@ def command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to; not given, standard output.")
     ] = None,
+    otlp: Annotated[
+        str | None,
+        typer.Option("--otlp", metavar="ENDPOINT", help="Send them to a receiver of OTLP, as http://localhost:4318."),
+    ] = None,
+    headers: Annotated[
+        list[str] | None, typer.Option("--header", metavar="NAME=VALUE", help="Goes with what is sent.")
+    ] = None,
+    semconv: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--semconv", metavar="NAME", help="Under which names: gen_ai (if not given), openinference, gen_ai_next."
+        ),
+    ] = None,
+    content: Annotated[bool, typer.Option("--content/--no-content", help="Whether inputs and outputs are sent.")] = True,
     as_lines: Json = False,
     db: Db = None,
 ) -> None:
     """Write the traces that are named, else those that are wanted, else all."""
     if traces and wanted != Filter():
         raise ArgumentError("give traces, or what they are chosen by, but not both")
+    if otlp is None and (headers or semconv or not content):
+        raise ArgumentError("--header, --semconv and --no-content are for what is sent: give --otlp, too")
+    if otlp is not None and output is not None:
+        raise ArgumentError("give --otlp or --output, but not both")
     with opened(db) as reader:
         chosen = [trace_id(reader, one) for one in traces] if traces else None
         total = _total(reader, chosen, wanted)
+    if otlp is not None:
+        about: dict[str, Any] = {"headers": headers or (), "semconv": semconv or (), "content": content, "as_lines": as_lines}
+        _sending().send_traces(otlp, wanted, chosen, total, db, **about)
+    else:
+        _write(wanted, chosen, total, output, db, as_lines=as_lines)
+
+
+def _sending() -> Any:
+    """Load what sends, which needs an extra of its own."""
+    return import_module(f"{__package__}.sending")
+
+
+def _write(
+    wanted: Filter, chosen: list[str] | None, total: int | None, output: Path | None, db: Path | None, *, as_lines: bool
+) -> None:
     runs = 0
     with (
         explained(db),

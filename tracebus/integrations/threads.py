@@ -88,6 +88,7 @@ SERVING = {
     "multiprocessing.pool",
     "multiprocessing.queues",
     "tracebus.lanes",
+    "tracebus.outputs.batches",
 }
 """Modules whose threads go on to serve others than who started them, and whose jobs would get the wrong parent."""
 

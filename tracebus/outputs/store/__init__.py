@@ -1,7 +1,7 @@
 """Keep every run in one SQLite file, ``save()``, read it, ``Reader``, and say what is in it again, ``replay()``.
 
-What is noted of an event is in ``records``, what is made of it in ``rows`` and ``bodies``, who writes it in ``lane`` and
-``writer``, into what in ``schema``; what a reader answers is in ``answers``.
+What is noted of an event is in ``records``, what is made of it in ``rows`` and ``bodies``, who writes it in ``writer``, into
+what in ``schema``; what a reader answers is in ``answers``.
 """
 
 from .answers import (
@@ -29,7 +29,7 @@ from .filters import Filter
 from .reader import AmbiguousError, NotFoundError, Reader
 from .replaying import ReplayedError, areplay, replay
 from .saving import Saving, save
-from .transfer import Imported, export_lines, import_lines
+from .transfer import Imported, export_lines, export_runs, import_lines
 from .upkeep import Removed, delete, prune
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "prune",
     "Removed",
     "export_lines",
+    "export_runs",
     "import_lines",
     "Imported",
     "default_path",

@@ -13,7 +13,7 @@ import msgspec
 
 from ...payload import JSON, Limits, encode, sanitize
 from ...redaction import MASK, Redactor
-from .records import Noted, Said
+from ..notes import Noted, Said
 
 __all__ = ["NOTHING", "Body", "Encoder", "headline", "words"]
 

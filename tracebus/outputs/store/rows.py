@@ -18,9 +18,10 @@ import msgspec
 from ...figures import count
 from ...payload import encode
 from ...runs import COUNTS, Usage
+from ..notes import Beside, Facts
 from .answers import PriceList
 from .bodies import NOTHING, Body, Encoder, error_words, headline, words
-from .records import Beside, Ended, Facts, Happened, Record, Started, Token
+from .records import Ended, Happened, Record, Started, Token
 from .steps import Steps
 
 __all__ = ["REPLAY_KEY", "Event", "Prepared", "Preparer", "Row", "signed"]
@@ -206,10 +207,22 @@ class Preparer:
         self.open: dict[int, Row] = {}
         self.lost_ends: deque[Ended] = deque(maxlen=LOST_ENDS_KEPT)
         """Ends of runs that had to give way, but for their content."""
+        self._lost_starts: set[int] = set()
+        """Open runs whose start had to give way: their ends need not be remembered."""
         self.unshown: dict[int, Row] = {}
         """Runs whose streamed text there was no time to write."""
         self._waiting_ends: list[tuple[Ended, int]] = []
         self._replays: set[int] = set()
+
+    def lose(self, record: Record) -> None:
+        """Remember of what gave way what costs next to nothing: that a run has ended, which may be open here."""
+        if isinstance(record, Started):
+            self._lost_starts.add(record.facts.seq)
+        elif isinstance(record, Ended):
+            try:
+                self._lost_starts.remove(record.facts.seq)
+            except KeyError:
+                self.lost_ends.append(record.without_content())
 
     def prepare(self, records: Iterable[Record]) -> Prepared:
         """Return what is to be written for these records."""
@@ -275,7 +288,10 @@ class Preparer:
         if facts.seq in self._replays or self._is_replay(facts, record.beside):
             self._replays.discard(facts.seq)
             return
-        row = self.open.pop(facts.seq, None) or self._new_row(facts, record.beside, batch)  # its start may have been dropped
+        row = self.open.pop(facts.seq, None)
+        if row is None:  # its start was dropped
+            self._lost_starts.discard(facts.seq)
+            row = self._new_row(facts, record.beside, batch)
         row.tell(record.beside, self.encoder)
         row.is_ended = True
         row.status = record.status

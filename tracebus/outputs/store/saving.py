@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self, get_args
+from typing import Final, get_args
 
-from ...counts import SubscriberStats
 from ...dispatch import connect_receiver
 from ...errors import ArgumentError
-from ...lanes import PATIENCE_S, wait_for
 from ...payload import Capture, default_capture
 from ...redaction import Redactor
 from ...signals import HOOKS, close_subscription
 from ...subscriptions import Overflow, QueueLimits, Subscription
+from ..batches import BatchLane, Writing
+from ..notes import receiver_for
 from .bodies import Encoder
 from .files import default_path
-from .lane import BatchLane
 from .records import Record, Recorder
 from .removal import Retention
 from .rows import Preparer
@@ -30,53 +28,14 @@ QUEUE_BYTES: Final = 32 * 1024 * 1024
 INTERVAL_S: Final = 0.2
 
 
-class Saving:
+class Saving(Writing):
     """A store that is being written: ``close()`` ends it, as does leaving the block."""
 
     def __init__(self, path: Path, project: str, subscription: Subscription) -> None:
+        super().__init__(subscription)
         self.path = path
         """The file."""
         self.project = project
-        self._subscription = subscription
-        self._lost = 0
-
-    @property
-    def stats(self) -> SubscriberStats:
-        """Say what became of the events: ``matched == delivered + failed + dropped + pending``, delivered once on disk."""
-        return self._subscription.stats
-
-    @property
-    def closed(self) -> bool:
-        """Whether it has ended."""
-        return self._subscription.closed
-
-    def flush(self, timeout_s: float = PATIENCE_S) -> bool:
-        """Block until everything said so far is on disk, at most ``timeout_s`` seconds.
-
-        Returns True only when nothing is left and nothing was lost since the last flush. ``tracebus.flush()`` does so for
-        all outputs.
-        """
-        lane = self._subscription.lane
-        left = lane is not None and wait_for([lane], timeout_s)
-        stats = self.stats
-        lost, self._lost = self._lost, stats.failed + sum(stats.dropped.values())
-        return not left and lost == self._lost
-
-    def close(self) -> None:
-        """Stop hearing, and write what was heard. Closing twice is fine."""
-        if self.closed:
-            return
-        self._subscription.close()
-        if isinstance(lane := self._subscription.lane, BatchLane):
-            lane.join(PATIENCE_S)
-
-    def __enter__(self) -> Self:
-        """Return the handle."""
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Close it."""
-        self.close()
 
     def __repr__(self) -> str:
         """Show which file is written."""
@@ -129,7 +88,7 @@ def save(
     subscription.lane = lane
     recorder = Recorder(lane, capture)
     for hook in HOOKS.values():
-        hook.add(connect_receiver(subscription, recorder.receiver_for(hook.event_class)))
+        hook.add(connect_receiver(subscription, receiver_for(recorder, hook.event_class)))
     return Saving(file, project, subscription)
 
 

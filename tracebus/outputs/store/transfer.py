@@ -15,18 +15,19 @@ import msgspec
 
 from ...errors import ArgumentError
 from ...runs import KINDS, RemoteParent
+from ..batches import HopelessError, RetryError
+from ..notes import Beside, Facts, Noted
 from .answers import RunDetail
 from .bodies import Encoder
 from .files import StoreError, default_path
 from .filters import Filter
-from .lane import HopelessError, RetryError
 from .reader import Reader
-from .records import Beside, Ended, Facts, Happened, Noted, Record, Started, Token
+from .records import Ended, Happened, Record, Started, Token
 from .removal import Retention
 from .rows import Preparer
 from .writer import Writer
 
-__all__ = ["Imported", "export_lines", "import_lines"]
+__all__ = ["Imported", "export_lines", "export_runs", "import_lines", "noted_error"]
 
 RUNS_AT_ONCE: Final = 1000
 PATIENCE_S: Final = 10.0
@@ -44,12 +45,24 @@ def export_lines(
 
     Raises StoreError and ArgumentError, as a Reader does, with the first line.
     """
+    for project, run in export_runs(path, wanted, traces=traces, **fields):
+        yield _encode({"project": project, **msgspec.to_builtins(run)}) + b"\n"
+
+
+def export_runs(
+    path: str | os.PathLike[str] | None = None,
+    wanted: Filter | None = None,
+    *,
+    traces: Iterable[str] | None = None,
+    **fields: Any,
+) -> Iterator[tuple[str, RunDetail]]:
+    """Yield those runs as they are, each with its project. Raises as ``export_lines`` does."""
     with Reader(path) as reader:
         chosen = traces if traces is not None else _all_traces(reader, Filter.of(wanted, **fields))
         for trace in chosen:
             summary = reader.trace(trace)
             for run in _runs_of(reader, summary.trace_id):
-                yield _encode({"project": summary.project, **msgspec.to_builtins(run)}) + b"\n"
+                yield summary.project, run
 
 
 def _all_traces(reader: Reader, wanted: Filter) -> Iterator[str]:
@@ -179,7 +192,7 @@ def _records_of(line: _Line) -> Iterator[Record]:
         run.first_token_ns,
         run.tokens.usage(),
         None if body.output is None else _encode(body.output),
-        _error_of(line.detail),
+        noted_error(line.detail),
     )
 
 
@@ -187,7 +200,8 @@ _numbers: Final = itertools.count(1)
 """By which the records of one run find together, as by the numbers of events."""
 
 
-def _error_of(detail: RunDetail) -> Noted | None:
+def noted_error(detail: RunDetail) -> Noted | None:
+    """Return the error of a stored run as it was noted."""
     error = detail.body.error
     if error is None:
         return None

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from ..batches import HopelessError, RetryError, Work
 from .connections import Connection, keep_log_short, open_for_writing, writing
 from .files import BUSY, CORRUPT, TRANSIENT, StoreError, UnusableFileError, primary_code, program, set_aside
-from .lane import HopelessError, RetryError
 from .liveness import Lockfile
 from .lost import bury_the_dead, mark_lost
-from .records import Ended, Record
+from .records import Record
 from .removal import Retention, prune
 from .rows import Prepared, Preparer
 from .transactions import Memory, Transaction
@@ -30,7 +30,7 @@ PRUNE_S: Final = 0.2
 """How long the removal of what is too old or too much holds up the writing of one batch, in seconds."""
 
 
-class Writer:
+class Writer(Work):
     """The work of a store's lane. Everything here runs in the writer's thread."""
 
     def __init__(
@@ -95,8 +95,7 @@ class Writer:
 
     def lose(self, record: Record) -> None:
         """Remember of what gave way what costs next to nothing: that a run has ended."""
-        if isinstance(record, Ended):
-            self.preparer.lost_ends.append(record.without_content())
+        self.preparer.lose(record)
 
     def close(self) -> None:
         """Close the store: what is still open here was not finished."""

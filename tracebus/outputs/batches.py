@@ -1,23 +1,26 @@
-"""Records that wait to be written in batches, and the thread that writes them.
+"""Records that wait to be written in batches, the thread that writes them, and the handle of an output that does so.
 
 To the core it is the lane of a subscription: ``flush``, ``shutdown``, ``stats`` and a fork treat it as any other. What is
-delivered here is what was *committed*: a mark is reached when everything before it is on disk.
+delivered here is what was *committed*: on disk, or acknowledged by a receiver. A mark is reached when everything before it
+is. What is noted of an event is in ``notes``; what is done with a batch is each output's own ``Work``.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final, Generic, Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Final, Generic, Protocol, Self, TypeAlias, TypeVar
 
-from ...counts import Tally, drops
-from ...lanes import PATIENCE_S, Lane
-from ...ownloop import Latch, may_wait
-from ...subscriptions import Subscription
+from ..counts import SubscriberStats, Tally, drops
+from ..lanes import PATIENCE_S, Lane, wait_for
+from ..ownloop import Latch, may_wait
+from ..subscriptions import Subscription
 
-__all__ = ["BATCH", "BatchLane", "HopelessError", "Sized"]
+__all__ = ["BATCH", "BatchLane", "HopelessError", "Losses", "RetryError", "Sized", "Work", "Writing"]
 
 BATCH: Final = 4000
 """Records of one batch, at most."""
@@ -41,6 +44,22 @@ class HopelessError(Exception):
     """Say that a batch cannot be written and that keeping it is of no use."""
 
 
+class RetryError(Exception):
+    """Say that a batch could not be written now, and may be later: no space, somebody else writes, nobody answers.
+
+    ``wait_s`` says in how many seconds; ``is_firm`` that a flush does not shorten that, because the other side asked for it.
+    """
+
+    def __init__(self, *args: object, wait_s: float = RETRY_S, is_firm: bool = False) -> None:
+        super().__init__(*args)
+        self.wait_s = wait_s
+        self.is_firm = is_firm
+
+
+Losses: TypeAlias = "Mapping[str, int]"
+"""How many records of a batch were not written though the others were, by the reason that ``stats`` gives."""
+
+
 class _Mark:
     """Where somebody waits for what came before."""
 
@@ -51,18 +70,38 @@ class _Mark:
         self.on_done = on_done
 
 
-class Work(Protocol):
-    """What is done with a batch: ``prepare`` once, ``commit`` until it does not raise, in the writer's thread.
+class Work:
+    """What is done with a batch: ``prepare`` once, ``commit`` until it does not raise, in the writer's thread."""
 
-    ``lose`` is told of a record that gave way to others, in the thread that emits.
-    """
+    def prepare(self, records: list[Any], /) -> object:
+        """Make of records what is to be written."""
+        raise NotImplementedError
 
-    def prepare(self, records: list[Any], /) -> object: ...
-    def commit(self, batch: Any, /) -> None: ...
-    def failed(self, error: Exception, /) -> None: ...
-    def lose(self, record: Any, /) -> None: ...
-    def close(self) -> None: ...
-    def forget_after_fork(self) -> None: ...
+    def commit(self, batch: Any, /) -> Losses | None:
+        """Write it, and return what could not be; raise RetryError or HopelessError where nothing more can be, now or ever."""
+        raise NotImplementedError
+
+    def failed(self, error: Exception, /) -> None:
+        """Say that a batch could not be written, now or at all."""
+
+    def lose(self, record: Any, /) -> None:
+        """Hear of a record that gave way to others, in the thread that emits."""
+
+    def settle(self) -> None:
+        """Do what has to be done before somebody is told that everything is written."""
+
+    def rest(self) -> float | None:
+        """Do what is due while nothing waits; return in how many seconds something will be, None for nothing."""
+        return None
+
+    def hurry(self) -> None:
+        """Hear that the interpreter shuts down, and that the main thread writes: nothing may take long any more."""
+
+    def close(self) -> None:
+        """Release what was opened."""
+
+    def forget_after_fork(self) -> None:
+        """Forget what is the parent process's."""
 
 
 class BatchLane(Lane, Generic[R]):
@@ -72,9 +111,10 @@ class BatchLane(Lane, Generic[R]):
     middle of another.
     """
 
-    def __init__(self, subscription: Subscription, work: Work, interval_s: float) -> None:
+    def __init__(self, subscription: Subscription, work: Work, interval_s: float, batch: int = BATCH) -> None:
         self._work = work
         self._interval_s = interval_s
+        self._batch = batch
         self._most = subscription.limits.events
         self._most_bytes = subscription.limits.size
         super().__init__(subscription, in_thread=True)
@@ -87,6 +127,8 @@ class BatchLane(Lane, Generic[R]):
         self._asleep = True
         self._stopping = False
         self._hurry = False
+        self._is_awaited = False
+        self._gave_up = False
         self._writing = threading.Lock()
         self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
 
@@ -104,7 +146,7 @@ class BatchLane(Lane, Generic[R]):
         records.append(record)
         if self._asleep:
             self._call()
-        elif not self._hurry and (waiting >= BATCH or self._bytes > BATCH_BYTES):
+        elif not self._hurry and (waiting >= self._batch or self._bytes > BATCH_BYTES):
             self._hurry = True
             self._call()
 
@@ -146,14 +188,24 @@ class BatchLane(Lane, Generic[R]):
         thread = self._thread
         if thread is not None and thread.is_alive():
             self._calls.put(None)
-            return
+        elif not self._start_writer():
+            self._work.hurry()
+            self._write_all(attempts=2)
+
+    def _start_writer(self) -> bool:
         thread = threading.Thread(target=self._serve, name=f"tracebus {self.subscription.name}", daemon=True)
         self._thread = thread
         try:
             thread.start()
         except RuntimeError:  # the interpreter shuts down
             self._thread = None
-            self._write_all(attempts=2)
+            return False
+        return True
+
+    def get_ready(self) -> None:
+        """Have a writer, because records will come: once the interpreter shuts down, none can be started."""
+        if self._thread is None:
+            self._start_writer()
 
     # -- what the core asks --------------------------------------------------------------------------------------------
 
@@ -163,9 +215,9 @@ class BatchLane(Lane, Generic[R]):
         return self.pending > 0
 
     def mark(self, on_done: Callable[[], object]) -> None:
-        """Call ``on_done`` when everything that is queued now is on disk."""
+        """Call ``on_done`` when everything that is queued now is written."""
         self._records.append(_Mark(on_done))
-        self._hurry = True
+        self._hurry = self._is_awaited = True
         self._call()
 
     def drop_all(self, reason: str) -> None:
@@ -191,7 +243,7 @@ class BatchLane(Lane, Generic[R]):
         """End the writer once everything is written."""
         self._stopping = True
         if self._thread is not None:
-            self._hurry = True
+            self._hurry = self._is_awaited = True
             self._call()
 
     def join(self, timeout_s: float) -> None:
@@ -199,6 +251,12 @@ class BatchLane(Lane, Generic[R]):
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout_s)
+
+    def give_up(self, reason: str) -> None:
+        """Write nothing more: what is being tried is tried for the last time."""
+        self._gave_up = True
+        self.drop_all(reason)
+        self._calls.put(None)
 
     def forget_after_fork(self) -> None:
         """Forget what the parent process will write, and with what."""
@@ -208,19 +266,26 @@ class BatchLane(Lane, Generic[R]):
     # -- the writer's thread -------------------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        calls = self._calls
-        while not (self._stopping and not self._records):
-            if not self._hurry and len(self._records) < BATCH:
-                try:
-                    calls.get(timeout=self._interval_s)
-                except queue.Empty:
-                    pass
+        while self._has_records():
+            self._asleep = False
+            if not self._hurry and len(self._records) < self._batch:
+                self._called(self._interval_s)
             self._write_all()
             self._asleep = True
-            if not self._records and not self._stopping:
-                calls.get()
-            self._asleep = False
         self._work.close()
+
+    def _has_records(self) -> bool:
+        """Wait until there are some; False when the writer was told to stop instead."""
+        while not self._records and not self._stopping:
+            self._called(self._work.rest())
+        return bool(self._records)
+
+    def _called(self, within_s: float | None) -> bool:
+        try:
+            self._calls.get(timeout=within_s)
+        except queue.Empty:
+            return False
+        return True
 
     def _write_all(self, attempts: int | None = None) -> None:
         """Write what is queued; with ``attempts``, give up after as many failures."""
@@ -234,6 +299,8 @@ class BatchLane(Lane, Generic[R]):
                     return
                 if records:
                     self._write(records, attempts)
+                if marks:
+                    self._work.settle()
                 for mark in marks:
                     mark.on_done()
         finally:
@@ -245,7 +312,7 @@ class BatchLane(Lane, Generic[R]):
         marks: list[_Mark] = []
         size = 0
         queued = self._records
-        while len(records) < BATCH and size < BATCH_BYTES:
+        while len(records) < self._batch and size < BATCH_BYTES:
             try:
                 record = queued.popleft()
             except IndexError:
@@ -263,54 +330,93 @@ class BatchLane(Lane, Generic[R]):
         return records, marks
 
     def _write(self, records: list[R], attempts: int | None) -> None:
+        delivered = len(records)
         try:
-            prepared = self._work.prepare(records)
-            while not self._committed(prepared):
-                attempts = None if attempts is None else attempts - 1
-                if attempts == 0:
-                    raise HopelessError
-                self._pause()
+            losses = self._committed(self._work.prepare(records), attempts)
         except HopelessError:
-            self._count_unwritten(len(records))
+            delivered -= self._count_lost("not_writable", delivered)
         except Exception as error:  # a batch that cannot be understood must not stop the next
+            delivered = 0
             for _ in records:
                 self.subscription.failed.add()
             self._work.failed(error)
         else:
-            delivered = self.subscription.delivered.add
-            for _ in records:
-                delivered()
+            delivered -= sum(self._count_lost(reason, count) for reason, count in (losses or {}).items())
+        for _ in range(delivered):
+            self.subscription.delivered.add()
         for _ in records:
             self._done.add()
         while self._wants_room:
             self._wants_room.popleft().set()
 
-    def _count_unwritten(self, records: int) -> None:
+    def _count_lost(self, reason: str, records: int) -> int:
         """Count what cannot be written, without the warning of ``drop``: whoever failed to write it has said so."""
-        tally = self.subscription.dropped.setdefault("not_writable", Tally())
+        tally = self.subscription.dropped.setdefault(reason, Tally())
         for _ in range(records):
             tally.add()
             drops.add()
+        return records
 
-    def _committed(self, prepared: object) -> bool:
-        try:
-            self._work.commit(prepared)
-        except HopelessError:
-            raise
-        except _RETRIED as error:
-            self._work.failed(error)
-            return False
-        return True
+    def _committed(self, prepared: object, attempts: int | None) -> Losses | None:
+        while True:
+            try:
+                return self._work.commit(prepared)
+            except RetryError as error:
+                self._work.failed(error)
+                attempts = None if attempts is None else attempts - 1
+                self._pause(0 if attempts == 0 else error.wait_s, error.is_firm)
+                if attempts == 0 or self._gave_up:
+                    raise HopelessError from error
 
-    def _pause(self) -> None:
-        try:
-            self._calls.get(timeout=RETRY_S)
-        except queue.Empty:
-            pass
-
-
-class RetryError(Exception):
-    """Say that a batch could not be written now, and may be later: no space, or somebody else writes."""
+    def _pause(self, wait_s: float, is_firm: bool) -> None:
+        """Wait; somebody who flushes does not want to, and may have to."""
+        self._is_awaited = False
+        until = time.monotonic() + wait_s
+        while (left_s := until - time.monotonic()) > 0 and not self._gave_up and (is_firm or not self._is_awaited):
+            self._called(left_s)
 
 
-_RETRIED: Final = (RetryError,)
+class Writing:
+    """The handle of an output that writes in batches: ``close()`` ends it, as does leaving the block."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+        self._lost = 0
+
+    @property
+    def stats(self) -> SubscriberStats:
+        """Say what became of the events: ``matched == delivered + failed + dropped + pending``, delivered once written."""
+        return self._subscription.stats
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended."""
+        return self._subscription.closed
+
+    def flush(self, timeout_s: float = PATIENCE_S) -> bool:
+        """Block until everything said so far is written, at most ``timeout_s`` seconds.
+
+        Returns True only when nothing is left and nothing was lost since the last flush. ``tracebus.flush()`` does so for
+        all outputs.
+        """
+        lane = self._subscription.lane
+        left = lane is not None and wait_for([lane], timeout_s)
+        stats = self.stats
+        lost, self._lost = self._lost, stats.failed + sum(stats.dropped.values())
+        return not left and lost == self._lost
+
+    def close(self) -> None:
+        """Stop hearing, and write what was heard, for at most 5 seconds. Closing twice is fine."""
+        if self.closed:
+            return
+        self._subscription.close()
+        if isinstance(lane := self._subscription.lane, BatchLane):
+            lane.join(PATIENCE_S)
+
+    def __enter__(self) -> Self:
+        """Return the handle."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close it."""
+        self.close()
