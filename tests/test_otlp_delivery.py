@@ -267,6 +267,25 @@ def test_closing_gives_up_what_nobody_takes_and_counts_it():
     assert sum(counts.dropped.values()) == 3
 
 
+def test_what_was_taken_of_a_batch_that_is_given_up_is_not_counted_as_lost(sink):
+    def answer(request: SimpleNamespace) -> Answer:
+        if len(request.spans) > 50:
+            return Answer(413)
+        return TAKEN if len(sink.spans) < 50 else Answer(503)
+
+    sink.answer = answer
+    exporting = export(sink.url, metrics=False)
+    lane = exporting._subscription.lane
+    say(*many(100))
+    assert not exporting.flush(2)
+    exporting._subscription.close()
+    lane.give_up("test")
+    lane.join(10)
+    assert exporting.sent == 50
+    assert exporting.stats.dropped == {"not_sent": 50}
+    assert exporting.stats.pending == 0
+
+
 def test_a_failure_is_said_once_and_without_secrets(caplog):
     with isolated(), caplog.at_level(logging.WARNING):
         url = f"http://user:canary-password@127.0.0.1:{closed_port()}"

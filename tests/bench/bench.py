@@ -30,6 +30,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal, TypeAlias
 
+import otlp
 import works
 from works import Missing, Work
 
@@ -219,6 +220,16 @@ def _resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def exporting(watch: Stopwatch) -> Reading:
+    """Time runs until a receiver has acknowledged them: 50 000, or a tenth to be quick."""
+    return Reading(*otlp.side_by_side(watch.many // 20, max(3, watch.rounds // 3)))
+
+
+def exporting_emission(watch: Stopwatch) -> Reading:
+    """Take what a run costs the thread that emits when it is exported, more than a subscriber that does nothing."""
+    return Reading(otlp.emission_s(watch.rounds))
+
+
 def awaiting(awaits: works.Awaits, ours: Callable[..., Any], theirs: Callable[..., Any]) -> Measure:
     """Time both with an async subscriber that awaits something."""
     return against(partial(ours, awaits), partial(theirs, awaits))
@@ -312,6 +323,8 @@ ROWS = [
     Row("token, background, thread asleep", OTEL, None, beyond_the_snapshot(works.token_in_background)),
     Row("token, background stuck, p99.9", "", microseconds(1000), past_a_stuck_subscriber),
     Row("JSON log line", "structlog", as_long(1.5), against(works.log_lines, works.structlog_lines)),
+    Row("OTLP, said until acknowledged", "opentelemetry-sdk's batches", as_long(1), exporting),
+    Row("OTLP, the emitting thread, a run", "", microseconds(10), exporting_emission),
     Row("import tracebus", "blinker, anyio", as_long(1.3), importing),
     Row("tracebus run -c pass", "python -c 'import tracebus'", as_long(1.5), starting),
     Row("growth by many runs", "", Bar(2**20, "1 MiB", "value"), growing, "bytes"),

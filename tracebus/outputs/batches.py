@@ -81,6 +81,10 @@ class Work:
         """Write it, and return what could not be; raise RetryError or HopelessError where nothing more can be, now or ever."""
         raise NotImplementedError
 
+    def give_up(self, batch: Any, /) -> Losses:
+        """Return what of a batch is not written and will not be; raise HopelessError when that is all of it."""
+        raise HopelessError
+
     def failed(self, error: Exception, /) -> None:
         """Say that a batch could not be written, now or at all."""
 
@@ -366,7 +370,7 @@ class BatchLane(Lane, Generic[R]):
                 attempts = None if attempts is None else attempts - 1
                 self._pause(0 if attempts == 0 else error.wait_s, error.is_firm)
                 if attempts == 0 or self._gave_up:
-                    raise HopelessError from error
+                    return self._work.give_up(prepared)
 
     def _pause(self, wait_s: float, is_firm: bool) -> None:
         """Wait; somebody who flushes does not want to, and may have to."""

@@ -66,6 +66,7 @@ class Delivery(Work):
         self._metrics_for = metrics_for
         self._metrics_every_s = metrics_every_s
         self._turns = Turns()
+        self._parent_s: list[Transport | None] = []
         self.sent = 0
         """How many runs the receiver has acknowledged."""
         self._start_over()
@@ -73,7 +74,6 @@ class Delivery(Work):
     def _start_over(self) -> None:
         self._transport: Transport | None = None
         self._metrics: Metrics | None = None
-        self._takes_metrics = True
         self._failures = 0
         self._takes_parts = True
         self._most_s: float | None = None
@@ -99,11 +99,23 @@ class Delivery(Work):
             transport = self._connected()
             while batch.parts:
                 spans, request = batch.parts.popleft()
-                reply = transport.send(request, self._most_s)
+                reply = self._attempt(transport, request)
                 if reply.outcome == "later":
                     batch.parts.appendleft((spans, request))
                     raise self._retry(reply)
                 self._settle_part(transport, batch, spans, reply)
+        return batch.lost
+
+    def _attempt(self, transport: Transport, request: Any) -> Reply:
+        try:
+            return transport.send(request, self._most_s)
+        except Exception as error:  # what nobody foresaw costs this request, and is counted with it
+            return Reply("refused", repr(error))
+
+    def give_up(self, batch: Batch) -> Losses:
+        """Return what was not sent, and what was not taken."""
+        batch.lost["not_sent"] += sum(len(spans) for spans, _ in batch.parts)
+        batch.parts.clear()
         return batch.lost
 
     def failed(self, error: Exception) -> None:
@@ -138,7 +150,8 @@ class Delivery(Work):
             self._transport.close()
 
     def forget_after_fork(self) -> None:
-        """Forget the parent's connection, which is not closed here: the parent goes on with it."""
+        """Forget the parent's connection, but neither close nor collect it: the parent goes on with it."""
+        self._parent_s.append(self._transport)
         self._start_over()
         self.sent = 0
 
