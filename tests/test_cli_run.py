@@ -256,7 +256,7 @@ def test_a_missing_file_is_a_wrong_call(run: Run) -> None:
     ("arguments", "says"),
     [
         ((), b"nothing to run"),
-        (("--only", "openai,cohere", "x.py"), b"unknown 'cohere': there are anthropic, langchain, litellm"),
+        (("--only", "openai,cohere", "x.py"), b"unknown 'cohere': there are anthropic, celery, langchain, litellm"),
         (("--only", "", "x.py"), b"unknown ''"),
         (("--log", "xml", "x.py"), b"invalid choice: 'xml'"),
         (("--log-to", "no/such/dir/x.log", "x.py"), b"'no/such/dir/x.log' cannot be written to: No such file"),
