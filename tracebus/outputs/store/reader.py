@@ -103,16 +103,23 @@ class Reader:
     # -- traces --------------------------------------------------------------------------------------------------------
 
     def traces(
-        self, wanted: Filter | None = None, *, limit: int = 50, after: str | None = None, **fields: Any
+        self,
+        wanted: Filter | None = None,
+        *,
+        limit: int = 50,
+        after: str | None = None,
+        oldest_first: bool = False,
+        **fields: Any,
     ) -> Page[TraceSummary]:
         """Return traces, the latest first."""
         condition = where_traces(Filter.of(wanted, **fields))
         source, order = "traces", "traces.id"
         if condition.by_label:
             source, order = "labels CROSS JOIN traces ON traces.id = labels.trace_id", "labels.trace_id"
+        beyond, direction, first = (">", "ASC", 0) if oldest_first else ("<", "DESC", 2**63 - 1)
         rows = self._rows(
-            f"SELECT {TRACE} FROM {source} WHERE {condition.sql} AND {order} < ? ORDER BY {order} DESC LIMIT ?",
-            (*condition.values, _key(after, 2**63 - 1), _checked(limit) + 1),
+            f"SELECT {TRACE} FROM {source} WHERE {condition.sql} AND {order} {beyond} ? ORDER BY {order} {direction} LIMIT ?",
+            (*condition.values, _key(after, first), _checked(limit) + 1),
         )
         return _page([(trace_of(row), row[0]) for row in rows], limit)
 
