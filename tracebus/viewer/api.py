@@ -30,7 +30,8 @@ from ..outputs.store import (
     TreeRow,
     delete,
 )
-from .questions import Latest, Nothing, Paged, Points, Searched, Sessions, Statistics, Traces
+from .comparing import Comparison, RunComparison, compare_runs, compare_traces
+from .questions import Compared, Latest, Nothing, Paged, Points, Searched, Sessions, Statistics, Traces
 
 __all__ = ["ANSWERS", "About", "Answer", "Conversation", "Deleted", "Turn"]
 
@@ -208,6 +209,25 @@ def statistics(reader: Reader, asked: Statistics) -> list[Statistic]:
 def points(reader: Reader, asked: Points) -> list[Point]:
     """The same for each hour or day that has runs, the earliest first."""
     return reader.points(*asked.by, grain=asked.grain, since_ns=asked.since_ns, until_ns=asked.until_ns, **asked.only)
+
+
+@_answers("/compare")
+def compare(reader: Reader, asked: Compared) -> Comparison:
+    """Two traces, with the runs of one beside those of the other that they correspond to."""
+    return compare_traces(reader, asked.left, asked.right)
+
+
+@_answers("/compare/runs")
+def compare_two_runs(reader: Reader, asked: Compared) -> RunComparison:
+    """What is different in the texts of two runs, each given as ``trace/run``."""
+    return compare_runs(*(reader.run(*_trace_and_run(given)) for given in (asked.left, asked.right)))
+
+
+def _trace_and_run(given: str) -> tuple[str, str]:
+    trace, slash, run = given.partition("/")
+    if not (trace and slash and run):
+        raise ArgumentError(f"{given!r} does not say which run: give trace/run")
+    return trace, run
 
 
 @_answers("/processes", without_store=_no_rows)

@@ -42,11 +42,9 @@ class Assets:
         self._paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
         self._read: dict[str, Asset] = {}
 
-    def get(self, name: str) -> Asset | None:
-        """Return a file, read again if it has changed; None for one that there is not."""
-        path = self._paths.get(name)
-        if path is None:
-            return None
+    def __getitem__(self, name: str) -> Asset:
+        """Return a file, read again if it has changed; raise KeyError for one that there is not."""
+        path = self._paths[name]
         found = path.stat()
         stamp = (found.st_mtime_ns, found.st_size)
         asset = self._read.get(name)
@@ -58,9 +56,10 @@ class Assets:
     async def answer(self, request: Request) -> Response:
         """Answer with the file that the path names, or that it has not changed."""
         name = request.path_params["path"]
-        asset = self.get(name)
-        if asset is None:
-            raise HTTPException(404)
+        try:
+            asset = self[name]
+        except (KeyError, FileNotFoundError):
+            raise HTTPException(404) from None
         headers = {"ETag": asset.etag, "Cache-Control": "no-cache"}
         if asset.etag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)

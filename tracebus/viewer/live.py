@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import anyio
 import msgspec
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from ..outputs.store import Changes, NoStoreYetError, Reader, StoreError
+from ..outputs.store import Changes, Reader, StoreError
 from .source import Source
 
 __all__ = ["Live", "News", "Place"]

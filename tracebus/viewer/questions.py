@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from ..errors import ArgumentError
-from ..outputs.store import Filter
+from ..outputs.store import By, Filter, Grain
 
-__all__ = ["Asked", "Compared", "Latest", "Nothing", "Paged", "Points", "Searched", "Sessions", "Since", "Statistics", "Traces"]
+__all__ = [
+    "Compared",
+    "Latest",
+    "Nothing",
+    "Paged",
+    "Points",
+    "Searched",
+    "Sessions",
+    "Since",
+    "Statistics",
+    "Traces",
+    "read",
+]
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What all questions have in common: a parameter that is none of theirs is refused."""
-
-
-class Nothing(Asked, frozen=True, kw_only=True):
+class Nothing(msgspec.Struct, frozen=True, kw_only=True):
     """No parameters."""
 
 
-class Paged(Asked, frozen=True, kw_only=True):
+class Paged(msgspec.Struct, frozen=True, kw_only=True):
     """A list that comes in pages; ``after`` is what the page before said."""
 
     limit: Limit = 50
     after: str | None = None
 
 
-class Traces(Filter, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Traces(Filter, frozen=True, kw_only=True):
     """A list of what a filter lets through."""
 
     limit: Limit = 50
@@ -50,23 +58,23 @@ class Sessions(Paged, frozen=True, kw_only=True):
     user_id: str | None = None
 
 
-class Compared(Asked, frozen=True, kw_only=True):
+class Compared(msgspec.Struct, frozen=True, kw_only=True):
     """Two traces, or two runs as ``trace/run``."""
 
     left: str
     right: str
 
 
-class Latest(Asked, frozen=True, kw_only=True):
+class Latest(msgspec.Struct, frozen=True, kw_only=True):
     """A list of the latest."""
 
     limit: Limit = 100
 
 
-class Statistics(Asked, frozen=True, kw_only=True):
+class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     """What to group by, and between which times; the rest chooses by the same four."""
 
-    by: list[str] = []
+    by: list[By] = []
     since_ns: Count | None = None
     until_ns: Count | None = None
     project: str | None = None
@@ -83,17 +91,16 @@ class Statistics(Asked, frozen=True, kw_only=True):
 class Points(Statistics, frozen=True, kw_only=True):
     """The same over time."""
 
-    grain: str = "hour"
+    grain: Grain = "hour"
 
 
-class Since(Asked, frozen=True, kw_only=True):
+class Since(msgspec.Struct, frozen=True, kw_only=True):
     """Where a live view begins: the ``cursor`` that was answered last."""
 
     since: Count | None = None
 
 
 A = TypeVar("A", bound=msgspec.Struct)
-_EMPTY: Final = ("", [])
 
 
 def read(kind: type[A], parameters: Iterable[tuple[str, str]]) -> A:
@@ -101,20 +108,20 @@ def read(kind: type[A], parameters: Iterable[tuple[str, str]]) -> A:
 
     Raises ArgumentError that names the parameter that is wrong.
     """
-    lists = {field.name for field in msgspec.structs.fields(kind) if isinstance(field.default_factory, type)}
-    given: dict[str, Any] = {name: [] for name in lists}
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    given: dict[str, Any] = {}
     for name, value in parameters:
-        if name in lists:
-            given[name].append(value)
+        if name not in fields:
+            raise ArgumentError(f"there is no parameter {name!r} here: choose from {', '.join(fields) or 'none'}")
+        if not value:
+            continue
+        if fields[name].default_factory is list:
+            given.setdefault(name, []).append(value)
         elif name in given:
             raise ArgumentError(f"{name!r} is given twice")
         else:
             given[name] = value
     try:
-        return msgspec.convert({name: value for name, value in given.items() if value not in _EMPTY}, kind, strict=False)
+        return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise ArgumentError(f"the query makes no sense: {_told(error)}; it can have {', '.join(kind.__struct_fields__)}") from None
-
-
-def _told(error: msgspec.ValidationError) -> str:
-    return str(error).replace("Object contains", "there is").replace("Object missing", "there is no").replace(" - at `$.", " in `")
+        raise ArgumentError(f"the query makes no sense: {str(error).replace('`$.', '`')}") from None

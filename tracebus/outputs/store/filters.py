@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -34,6 +35,12 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     max_cost: float | None = None
     since_ns: int | None = None
     until_ns: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("min_duration_s", "max_duration_s", "min_cost", "max_cost"):
+            value = getattr(self, field)
+            if value is not None and not math.isfinite(value):
+                raise ArgumentError(f"{field}={value!r} is no number to compare with")
 
     @classmethod
     def of(cls, wanted: Filter | None, **fields: Any) -> Filter:
