@@ -67,6 +67,10 @@ function More({ filters }) {
 
 export function FilterBar({ search, words, filters, chips }) {
   const [choices, askAgain] = useChoices();
+  // Not a value of the element, which would take back what is being typed when the page changes meanwhile.
+  useEffect(() => {
+    search.current.value = words;
+  }, [words]);
   const find = (event) => {
     event.preventDefault();
     go(withQuery({ q: search.current.value.trim() }));
@@ -77,7 +81,6 @@ export function FilterBar({ search, words, filters, chips }) {
         ref=${search}
         type="search"
         name="q"
-        value=${words}
         placeholder="search prompts, outputs, errors …"
         aria-label="Search prompts, outputs and errors"
         aria-keyshortcuts="/"

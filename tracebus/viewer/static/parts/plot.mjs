@@ -27,7 +27,7 @@ function stacked(series) {
   return drawn.reverse();
 }
 
-function optionsFor({ series, say, width, onPoint, isBars }) {
+function optionsFor({ series, say, seconds, width, onPoint, isBars }) {
   const drawn = series.map(({ shade, place }) => ({
     stroke: colour(shade),
     fill: isBars ? colour(shade) : undefined,
@@ -41,7 +41,7 @@ function optionsFor({ series, say, width, onPoint, isBars }) {
     height: HEIGHT,
     cursor: { drag: { x: false, y: false }, points: { size: 7 } },
     legend: { show: false },
-    scales: { x: { time: true }, y: { range: (plot, low, high) => [0, high > 0 ? high * 1.08 : 1] } },
+    scales: { x: { time: true, range: (plot, low, high) => [low, high + (isBars ? seconds : 0)] }, y: { range: (plot, low, high) => [0, high > 0 ? high * 1.08 : 1] } },
     axes: [
       axis({ size: 34, values: [
         [86400, "{MMM} {D}", null, null, null, null, null, null, 1],
@@ -104,7 +104,7 @@ export function Plot({ title, times, series: given, say, grain, seconds, filters
   useEffect(() => {
     if (!hasAny) return undefined;
     const drawn = isBars ? stacked(series) : series;
-    const options = optionsFor({ series: drawn, say, width: box.current.clientWidth, onPoint: (index) => go(hrefAt(index)), isBars });
+    const options = optionsFor({ series: drawn, say, seconds, width: box.current.clientWidth, onPoint: (index) => go(hrefAt(index)), isBars });
     const plot = new uPlot(options, [times, ...drawn.map(({ values }) => values)], box.current);
     const observer = new ResizeObserver(() => plot.setSize({ width: box.current.clientWidth, height: HEIGHT }));
     observer.observe(box.current);

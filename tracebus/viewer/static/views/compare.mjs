@@ -20,6 +20,13 @@ function HowTo() {
   </div>`;
 }
 
+const FIGURES = [
+  ["duration", (run) => duration(run.duration_ns)],
+  ["first token", (run) => duration(run.first_token_ns)],
+  ["tokens", (run) => number(run.tokens.total)],
+  ["model", (run) => run.model ?? ""],
+];
+
 function Side({ run, isSame }) {
   if (!run) return html`<span class="side absent" role="gridcell"><span class="unseen">not in this trace</span></span>`;
   const shade = hasFailed(run.status) ? "failed" : isModel(run.kind) ? "model" : "";
@@ -58,10 +65,14 @@ function Difference({ left, right }) {
       <thead><tr><td></td><th scope="col" class="number">left</th><th scope="col" class="number">right</th></tr></thead>
       <tbody>
         <tr><th scope="row">status</th><td class="number"><${Status} status=${left.status} /> ${wordOf(left.status)}</td><td class="number"><${Status} status=${right.status} /> ${wordOf(right.status)}</td></tr>
-        <tr><th scope="row">duration</th><td class="number">${duration(left.duration_ns)}</td><td class="number">${duration(right.duration_ns)}</td></tr>
-        <tr><th scope="row">first token</th><td class="number">${duration(left.first_token_ns)}</td><td class="number">${duration(right.first_token_ns)}</td></tr>
-        <tr><th scope="row">tokens</th><td class="number">${number(left.tokens.total)}</td><td class="number">${number(right.tokens.total)}</td></tr>
-        <tr><th scope="row">model</th><td class="number">${left.model ?? ""}</td><td class="number">${right.model ?? ""}</td></tr>
+        ${FIGURES.map(([name, say]) => [name, say(left), say(right)])
+          .filter(([, ...said]) => said.some(Boolean))
+          .map(
+            ([name, ...said]) => html`<tr key=${name}>
+              <th scope="row">${name}</th>
+              ${said.map((one) => html`<td class="number">${one}</td>`)}
+            </tr>`,
+          )}
         <tr><td></td><td class="number"><a href=${runHref(left.trace_id, left.span_id)}>open</a></td><td class="number"><a href=${runHref(right.trace_id, right.span_id)}>open</a></td></tr>
       </tbody>
     </table>
@@ -123,7 +134,7 @@ function Both({ left: leftId, right: rightId }) {
       style=${{ "--depth": Math.min(depth, 12) }}
       onClick=${() => choose(index)}
     >
-      <${Side} run=${left} isSame=${same || !right} /><${Side} run=${right} isSame=${same || !left} />
+      <${Side} run=${left} isSame=${true} /><${Side} run=${right} isSame=${same || !left} />
     </div>`;
   };
   const head = html`<div class="row compare-row head" role="row">
