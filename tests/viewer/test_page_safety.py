@@ -60,7 +60,7 @@ PAYLOADS = [
     f"```html\n<script>{SCRIPT}</script>\n```",
     f"**<img src=x onerror={SCRIPT}>** `<svg onload={SCRIPT}>`",
     f"\u202e<scr\u0000ipt>{SCRIPT}</script>\u2028<script>{SCRIPT}</script>",
-    '{"constructor":null,"__proto__":{"polluted":1},"type":"img","props":{"dangerouslySetInnerHTML":{"__html":"<img src=x>"}}}',
+    '{"constructor":null,"__proto__":{"polluted":1},"type":"b","props":{"dangerouslySetInnerHTML":{"__html":"<img src=x>"}}}',
 ]
 
 
@@ -98,7 +98,7 @@ def say_everywhere(bad: str) -> None:
             for start in range(0, len(bad), 9):
                 emit(llm_new_token, token=bad[start : start + 9])
             chat.output = {"role": "assistant", "content": bad}
-        with pytest.raises(ValueError, match="^"), trace("tool", kind="tool", inputs={"code": bad}):
+        with pytest.raises(ValueError, match=r"^"), trace("tool", kind="tool", inputs={"code": bad}):
             fail(bad)
         root.output = bad
 
@@ -150,7 +150,7 @@ def test_no_script_in_any_field_is_more_than_text(part: int, saving: Saving, loo
     expect(page.locator("tbody tr")).to_have_count(10)
     for href in [link.get_attribute("href") for link in page.locator("tbody th a").all()]:
         look.at(str(href))
-        expect(page.locator(".turn")).to_have_count(1)
+        expect(page.locator(".turn, [role=alert]")).to_have_count(1)
         check(page)
     look.at(f"/compare?left={traces[0].trace_id}&right={traces[1].trace_id}")
     expect(rows(page)).not_to_have_count(0)

@@ -103,11 +103,12 @@ export function Plot({ title, times, series: given, say, grain, seconds, filters
   const hasAny = series.length > 0 && times.length > 0;
   useEffect(() => {
     if (!hasAny) return undefined;
+    const place = box.current;
     const drawn = isBars ? stacked(series) : series;
-    const options = optionsFor({ series: drawn, say, seconds, width: box.current.clientWidth, onPoint: (index) => go(hrefAt(index)), isBars });
-    const plot = new uPlot(options, [times, ...drawn.map(({ values }) => values)], box.current);
-    const observer = new ResizeObserver(() => plot.setSize({ width: box.current.clientWidth, height: HEIGHT }));
-    observer.observe(box.current);
+    const options = optionsFor({ series: drawn, say, seconds, width: place.clientWidth, onPoint: (index) => go(hrefAt(index)), isBars });
+    const plot = new uPlot(options, [times, ...drawn.map(({ values }) => values)], place);
+    const observer = new ResizeObserver(() => plot.setSize({ width: place.clientWidth, height: HEIGHT }));
+    observer.observe(place);
     return () => {
       observer.disconnect();
       plot.destroy();

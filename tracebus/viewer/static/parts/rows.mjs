@@ -12,9 +12,10 @@ const REACH = 60;
 function useHeight(ref) {
   const [height, setHeight] = useState(600);
   useLayoutEffect(() => {
-    const measure = () => setHeight(ref.current.clientHeight);
+    const box = ref.current;
+    const measure = () => setHeight(box.clientHeight);
     const observer = new ResizeObserver(measure);
-    observer.observe(ref.current);
+    observer.observe(box);
     measure();
     return () => observer.disconnect();
   }, []);
