@@ -6,6 +6,7 @@ Times come from a clock that stands still, so that hours of talk are written in 
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -147,6 +148,67 @@ def translate(clock: Clock, dice: random.Random) -> None:
         run.usage = Usage(96, 11)
 
 
+def research(clock: Clock, dice: random.Random) -> None:
+    """A question that takes many steps: a plan, searches, a page that does not answer, a draft, and the answer."""
+    question = "How do NATS and Redis Streams differ for fan-out?"
+    topics = ("NATS JetStream consumers", "Redis Streams consumer groups", "fan-out latency benchmarks")
+    with trace("research", kind="agent", inputs={"question": question}) as agent:
+        with trace("plan", kind="chat_model", inputs={"messages": [{"role": "user", "content": question}]}) as plan:
+            plan.model = "gpt-4o"
+            speak(clock, "1. Look up both. 2. Find measurements. 3. Compare.", 0.31, 0.03, dice)
+            plan.usage = Usage(388, 42)
+            plan.output = "1. Look up both. 2. Find measurements. 3. Compare."
+        with trace("gather"):
+            for number, topic in enumerate(topics):
+                with trace("search", kind="retriever", inputs={"query": topic}) as found:
+                    clock.advance(dice.uniform(0.09, 0.2))
+                    found.output = [{"content": f"On {topic} …", "score": 0.9 - number / 10, "metadata": {"source": "docs"}}]
+                with trace("read_page", kind="tool", inputs={"about": topic}) as page:
+                    clock.advance(dice.uniform(0.15, 0.4))
+                    page.output = f"{topic}: 4 paragraphs"
+            try:
+                with trace("read_page", kind="tool", inputs={"url": "https://bench.example/fan-out"}):
+                    clock.advance(0.6)
+                    emit(retry, attempt=1, wait_s=0.2, error=TimeoutError("no answer within 600 ms"))
+                    clock.advance(0.2)
+                    raise ConnectionError("bench.example does not answer")
+            except ConnectionError:
+                pass
+            with trace("rank", kind="reranker", inputs={"documents": 7}) as ranked:
+                clock.advance(0.12)
+                ranked.output = {"kept": 4}
+        asked = [
+            {"role": "system", "content": "Compare with care. Say what was measured and what was not."},
+            {"role": "user", "content": question},
+            {
+                "role": "assistant",
+                "content": "Let me see what is known of their latency.",
+                "reasoning": "Both keep messages; what differs for fan-out is who keeps the place of a reader.",
+                "tool_calls": [{"id": "c1", "name": "search", "arguments": {"query": topics[2], "limit": 3}}],
+            },
+            {"role": "tool", "tool_call_id": "c1", "content": '{"found": 3, "best": "a talk, with its slides"}'},
+        ]
+        told = (
+            "For **fan-out** the two differ in who remembers how far a reader is:\n\n"
+            "- NATS JetStream keeps a cursor for each consumer, so that a thousand readers cost the writer nothing more.\n"
+            "- Redis Streams keeps one for each *group*; readers of their own each ask with `XREAD`.\n\n"
+            "One source did not answer, so nothing is said of how fast they are."
+        )
+        with trace("write", kind="chat_model", inputs={"messages": asked, "temperature": 0.3}) as write:
+            write.model = "gpt-4o"
+            speak(clock, told, 0.44, 0.028, dice)
+            write.usage = Usage(2190, 131, cached_tokens=1024)
+            write.output = told
+        with trace("check", kind="evaluator", inputs={"answer": told}) as check:
+            with trace("judge", kind="chat_model", inputs={"messages": [{"role": "user", "content": "Is it fair?"}]}) as judge:
+                judge.model = "gpt-4o-mini"
+                clock.advance(0.52)
+                judge.usage = Usage(301, 9)
+                judge.output = {"role": "assistant", "content": "Yes, it is fair."}
+            check.output = {"score": 0.94}
+        agent.output = told
+
+
 @contextmanager
 def past(days: float) -> Iterator[Clock]:
     """Let the clock stand some days ago."""
@@ -155,23 +217,28 @@ def past(days: float) -> Iterator[Clock]:
 
 
 def fill(path: Path, days: float = 6.0) -> None:
-    """Write the store: what is the latest in it is the best to look at."""
+    """Write the store: talk over some days until now, and what is the latest in it is the best to look at."""
     dice = random.Random(7)
     with isolated(), save(path, project="assistant") as saving, past(days) as clock:
         step = days * 86_400 / 90
         for turn in range(89):
             model = dice.choice(["gpt-4o-mini", "gpt-4o-mini", "gpt-4o"])
             session = f"s-{min(turn // 4, 21) + turn // 86}"
-            with scope(session_id=session, user_id=dice.choice(["ada", "grace", "alan"]), tags=[dice.choice(["web", "app"])]):
+            user = ("ada", "grace", "alan")[int(session[2:]) % 3]
+            with scope(session_id=session, user_id=user, tags=[dice.choice(["web", "app"])]):
                 if turn % 6 == 5:
                     booking(clock, dice, fails=turn % 12 == 5)
                 elif turn % 23 == 7:
                     translate(clock, dice)
                 else:
                     ask(clock, *dice.choice(QUESTIONS), dice, model=model)
-            clock.advance(dice.uniform(0.3, 1.5) * step if turn < 84 else 40)
-        with scope(session_id="s-22", user_id="ada", tags=["web"]):
+            clock.advance(dice.uniform(0.3, 1.5) * step if turn < 84 else dice.uniform(20, 200))
+            if turn == 84:
+                clock.advance((time.time_ns() - clock.wall_ns()) / 1e9 - 700)
+        with scope(session_id="s-22", user_id="grace", tags=["web"]):
             ask(clock, *QUESTIONS[0], dice)
+            clock.advance(50)
+            research(clock, dice)
         assert saving.flush(30)
 
 

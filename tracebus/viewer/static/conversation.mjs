@@ -75,7 +75,8 @@ function readMessage(given, otherwise) {
   }
   said.role = String(given.role ?? given.type ?? otherwise);
   const answered = given.tool_call_id ?? null;
-  if (said.role === "tool" && answered !== null) said.results.push({ id: answered, name: given.name, value: plain(given.content) });
+  if (said.role === "tool" && answered !== null)
+    said.results.push({ id: answered, name: given.name, value: plain(given.content) });
   else readContent(given.content ?? (given.role ? undefined : given), said);
   for (const call of listOf(given.tool_calls)) {
     const known = callOf(call);

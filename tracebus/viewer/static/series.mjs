@@ -40,5 +40,8 @@ export function groupsOf(points, by, read, most) {
     group.points.push(point);
     group.sum += read(point.statistic) ?? 0;
   }
-  return [...groups.values()].filter((group) => group.sum > 0).sort((a, b) => b.sum - a.sum).slice(0, most);
+  return [...groups.values()]
+    .filter((group) => group.sum > 0)
+    .sort((a, b) => b.sum - a.sum)
+    .slice(0, most);
 }

@@ -56,7 +56,10 @@ function Header() {
     <a class="brand" href=${hrefOf([])}>tracebus</a>
     <nav aria-label="Views">
       ${VIEWS.map(
-        ([path, title]) => html`<a key=${path} href=${hrefOf(path ? [path] : [])} aria-current=${path === current ? "page" : undefined}>
+        ([
+          path,
+          title,
+        ]) => html`<a key=${path} href=${hrefOf(path ? [path] : [])} aria-current=${path === current ? "page" : undefined}>
           ${title}${path === "losses" && hasLosses(info.value) && html`<span class="left-out" title="Something is missing"> !</span>`}
         </a>`,
       )}
@@ -76,7 +79,8 @@ function View() {
   const [first, second, third, fourth, ...rest] = path;
   if (!path.length) return html`<${Traces} />`;
   if (first === "traces" && second && !third) return html`<${Trace} key=${second} trace=${second} run=${null} />`;
-  if (first === "traces" && third === "runs" && fourth && !rest.length) return html`<${Trace} key=${second} trace=${second} run=${fourth} />`;
+  if (first === "traces" && third === "runs" && fourth && !rest.length)
+    return html`<${Trace} key=${second} trace=${second} run=${fourth} />`;
   if (first === "sessions" && second) return html`<${Session} key=${second} session=${second} />`;
   const known = { sessions: Sessions, compare: Compare, statistics: Statistics, losses: Losses };
   if (path.length === 1 && Object.hasOwn(known, first)) return html`<${known[first]} />`;

@@ -19,7 +19,9 @@ function Head({ run }) {
   const shade = hasFailed(run.status) ? "failed" : isModel(run.kind) ? "model" : "";
   const tokens = flow(run.tokens);
   const facts = [
-    run.status !== "ok" && run.status !== "open" && html`<span class=${hasFailed(run.status) ? "failed" : ""}>${wordOf(run.status)}</span>`,
+    run.status !== "ok" &&
+      run.status !== "open" &&
+      html`<span class=${hasFailed(run.status) ? "failed" : ""}>${wordOf(run.status)}</span>`,
     tokens ? `${tokens} tokens` : run.streamed > 0 && count(run.streamed, "token"),
     run.cost == null && run.counted && run.tokens.total ? "cost unknown" : cost(run.cost),
     run.first_token_ns != null && `first token ${duration(run.first_token_ns)}`,
@@ -62,9 +64,16 @@ const asDocuments = (value) =>
 
 /** Say what an event carries on one line. */
 function factsOf(data) {
-  const said = (value) => (typeof value === "string" ? value : value?.type && value.message ? `${value.type}: ${value.message}` : JSON.stringify(value));
+  const said = (value) =>
+    typeof value === "string"
+      ? value
+      : value?.type && value.message
+        ? `${value.type}: ${value.message}`
+        : JSON.stringify(value);
   return Object.entries(data)
-    .map(([name, value]) => (name === "wait_s" && typeof value === "number" ? `waits ${duration(value * 1e9)}` : `${name} ${said(value)}`))
+    .map(([name, value]) =>
+      name === "wait_s" && typeof value === "number" ? `waits ${duration(value * 1e9)}` : `${name} ${said(value)}`,
+    )
     .join(" · ");
 }
 
@@ -77,9 +86,11 @@ function Events({ detail }) {
         (event, index) => html`<li key=${index}>
           <span class="number">${duration(Math.max(0, event.time_ns - detail.run.started_ns))}</span>
           <span class="role">${event.hook.replaceAll("_", " ")}</span>
-          ${typeof event.data.text === "string"
-            ? html`<${Prose} text=${event.data.text} />`
-            : html`<span class="event-data"><${Plain} text=${factsOf(event.data)} /></span>`}
+          ${
+            typeof event.data.text === "string"
+              ? html`<${Prose} text=${event.data.text} />`
+              : html`<span class="event-data"><${Plain} text=${factsOf(event.data)} /></span>`
+          }
         </li>`,
       )}
     </ol>
@@ -95,21 +106,25 @@ function Said({ detail, isRaw }) {
     const { messages, parameters } = conversationOf(body.inputs, output);
     return html`${messages.length ? html`<${Messages} messages=${messages} isRaw=${isRaw} />` : html`<${Missing} run=${run} what="message" />`}
       ${messages.length > 0 && output == null && html`<${Missing} run=${run} what="answer" />`}
-      ${parameters.length > 0 &&
-      html`<details class="parameters">
+      ${
+        parameters.length > 0 &&
+        html`<details class="parameters">
         <summary>parameters <span class="quiet">${parameters.map(([name]) => name).join(", ")}</span></summary>
         <${Fields} fields=${parameters} label="Parameters" />
-      </details>`}`;
+      </details>`
+      }`;
   }
   const inputs = body.inputs;
   const isFields = inputs !== null && typeof inputs === "object" && !Array.isArray(inputs);
   const fields = inputs == null ? [] : isFields ? Object.entries(inputs) : [["input", inputs]];
-  return html`${fields.length
-      ? html`<${Fields} fields=${fields} label="Inputs" />`
-      : html`<${Missing} run=${run} what="input" />`}
-    ${output == null
-      ? !body.error && html`<${Missing} run=${run} what="output" />`
-      : html`${typeof output === "string" && html`<h3 class="label">output</h3>`}<${Output} value=${output} kind=${run.kind} isRaw=${isRaw} />`}`;
+  return html`${
+    fields.length ? html`<${Fields} fields=${fields} label="Inputs" />` : html`<${Missing} run=${run} what="input" />`
+  }
+    ${
+      output == null
+        ? !body.error && html`<${Missing} run=${run} what="output" />`
+        : html`${typeof output === "string" && html`<h3 class="label">output</h3>`}<${Output} value=${output} kind=${run.kind} isRaw=${isRaw} />`
+    }`;
 }
 
 function Bodies({ detail, isRaw }) {
@@ -129,7 +144,7 @@ function Bodies({ detail, isRaw }) {
 function Timing({ detail, wanted }) {
   const { run, steps } = detail;
   const facts = [
-    ["started", moment(run.started_ns)],
+    ["started", html`<span title=${moment(run.started_ns)}>${moment(run.started_ns).slice(11)}</span>`],
     ["duration", html`<${Lasting} of=${run} />`],
     ["first token", duration(run.first_token_ns)],
     ["tokens in", number(run.tokens.input)],
@@ -139,9 +154,11 @@ function Timing({ detail, wanted }) {
     ["cost", cost(run.cost)],
   ];
   return html`<${Facts} facts=${facts} />
-    ${steps.length > 0
-      ? html`<${Stream} detail=${detail} wanted=${wanted} />`
-      : html`<p class="quiet">${run.streamed ? "The times of its tokens are written when it has ended." : "Nothing was streamed."}</p>`}
+    ${
+      steps.length > 0
+        ? html`<${Stream} detail=${detail} wanted=${wanted} />`
+        : html`<p class="quiet">${run.streamed ? "The times of its tokens are written when it has ended." : "Nothing was streamed."}</p>`
+    }
     <${Events} detail=${detail} />`;
 }
 
@@ -159,16 +176,19 @@ export function Detail({ detail, tab, onTab, wanted }) {
   const failure = body.error && html`<${Failure} key=${run.span_id} error=${body.error} />`;
   const shown = {
     messages: () => html`${failure}<${Said} detail=${detail} isRaw=${isRaw} /><${Events} detail=${detail} />`,
-    output: () => html`${failure}${output == null
-      ? !failure && html`<${Missing} run=${run} what="output" />`
-      : html`<${Output} value=${output} kind=${run.kind} isRaw=${isRaw} />`}`,
+    output: () =>
+      html`${failure}${
+        output == null
+          ? !failure && html`<${Missing} run=${run} what="output" />`
+          : html`<${Output} value=${output} kind=${run.kind} isRaw=${isRaw} />`
+      }`,
     json: () => html`<${Bodies} detail=${detail} isRaw=${isRaw} />`,
     timing: () => html`<${Timing} detail=${detail} wanted=${wanted} />`,
   }[tab];
   const raw =
     tab !== "timing" &&
     html`<button type="button" class="faint" aria-pressed=${isRaw} onClick=${() => setIsRaw(!isRaw)}>raw</button>`;
-  return html`<article class="detail" aria-label=${`Run ${run.name}`}>
+  return html`<article class="detail" data-run=${run.span_id} aria-label=${`Run ${run.name}`}>
     <${Head} run=${run} />
     <${Tabs} tabs=${tabs} chosen=${tab} onChoose=${onTab} label="Detail" beside=${raw}>
       <${Guarded} key=${`${run.span_id} ${tab}`} on=${detail}>${html`<${Drawn} draw=${shown} />`}<//>

@@ -4,7 +4,9 @@ import { html } from "../html.mjs";
 import { CopyButton } from "./small.mjs";
 
 const linesFor = (path) =>
-  ["from tracebus import traced", "from tracebus.outputs.store import save", `save(${path ? JSON.stringify(path) : ""})`].join("\n");
+  ["from tracebus import traced", "from tracebus.outputs.store import save", `save(${path ? JSON.stringify(path) : ""})`].join(
+    "\n",
+  );
 
 export function Empty({ path, trouble }) {
   const lines = linesFor(path);

@@ -40,10 +40,12 @@ export function Failure({ error }) {
       <${CopyButton} text=${() => textOf(error)} what="stack" />
     </header>
     ${error.message && html`<p class="failure-message"><${Plain} text=${error.message} /></p>`}
-    ${frames.length > 0 &&
-    html`<ol class="frames" aria-label="Stack, the failing frame first">
+    ${
+      frames.length > 0 &&
+      html`<ol class="frames" aria-label="Stack, the failing frame first">
       ${frames.map((frame, index) => html`<${Frame} key=${index} frame=${frame} isOpen=${index === 0} />`)}
-    </ol>`}
+    </ol>`
+    }
     ${error.causes.map(
       (cause) => html`<p class="failure-cause">
         <span class="quiet">caused by </span><strong>${String(cause.type ?? "")}</strong> <${Plain} text=${String(cause.message ?? "")} />

@@ -54,7 +54,8 @@ function More({ filters }) {
     <summary>more</summary>
     <form class="more-box" onSubmit=${(event) => event.preventDefault()}>
       ${TEXTS.map(
-        ([name, label]) => html`<label key=${name}>${label}<input type="text" value=${filters[name] ?? ""} onChange=${(event) => set(name, event.currentTarget.value.trim())} /></label>`,
+        ([name, label]) =>
+          html`<label key=${name}>${label}<input type="text" value=${filters[name] ?? ""} onChange=${(event) => set(name, event.currentTarget.value.trim())} /></label>`,
       )}
       ${RANGES.map(
         ([name, label, step]) => html`<label key=${name}
@@ -99,13 +100,18 @@ export function FilterBar({ search, words, filters, chips }) {
       ${choices.projects.length > 1 && html`<${Choice} name="project" label="Project" value=${filters.project} options=${optionsOf("project", choices.projects)} />`}
       <${More} filters=${filters} />
     </div>
-    ${chips.length > 0 &&
-    html`<p class="chips">
+    ${
+      chips.length > 0 &&
+      html`<p class="chips">
       ${chips.map(
-        ([name, said]) => html`<button key=${name} type="button" class="chip" aria-label=${`Take away the filter: ${said}`} onClick=${() => set(name, null)}>
+        ([
+          name,
+          said,
+        ]) => html`<button key=${name} type="button" class="chip" aria-label=${`Take away the filter: ${said}`} onClick=${() => set(name, null)}>
           ${said} <span aria-hidden="true">×</span>
         </button>`,
       )}
-    </p>`}
+    </p>`
+    }
   </search>`;
 }

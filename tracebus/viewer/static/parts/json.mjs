@@ -29,11 +29,13 @@ function Branch({ name, value, depth }) {
   return html`<details open=${isOpen} onToggle=${(event) => setIsOpen(event.currentTarget.open)}>
     <summary>${name}<span class="quiet">${isList ? `[ ${size} ]` : `{ ${size} }`}</span></summary>
     ${isOpen && entries.slice(0, shown).map(([key, item]) => html`<${Node} key=${key} name=${key} value=${item} depth=${depth + 1} />`)}
-    ${isOpen &&
-    entries.length > shown &&
-    html`<button class="faint" type="button" onClick=${() => setShown(shown + 10 * ITEMS)}>
+    ${
+      isOpen &&
+      entries.length > shown &&
+      html`<button class="faint" type="button" onClick=${() => setShown(shown + 10 * ITEMS)}>
       ${number(entries.length - shown)} more
-    </button>`}
+    </button>`
+    }
   </details>`;
 }
 

@@ -14,7 +14,9 @@ const onOneLine = (value, room) => {
 /** The arguments of a call as Python writes them: `city="Bern", guests=2`. */
 function argumentsOf(value) {
   if (value === null || typeof value !== "object" || Array.isArray(value)) return value;
-  return Object.entries(value).map(([name, item]) => `${name}=${JSON.stringify(item)}`).join(", ");
+  return Object.entries(value)
+    .map(([name, item]) => `${name}=${JSON.stringify(item)}`)
+    .join(", ");
 }
 
 function Call({ call }) {
@@ -24,11 +26,13 @@ function Call({ call }) {
     </summary>
     ${call.args != null && html`<pre tabindex="0" aria-label="Arguments"><${Plain} text=${asText(call.args)} /></pre>`}
   </details>
-  ${call.result !== undefined &&
-  html`<details class="call result">
+  ${
+    call.result !== undefined &&
+    html`<details class="call result">
     <summary><span aria-hidden="true">→ </span><span class="unseen">Result: </span><${Plain} text=${onOneLine(call.result, 140)} /></summary>
     <pre tabindex="0" aria-label="Result"><${Plain} text=${asText(call.result)} /></pre>
-  </details>`}`;
+  </details>`
+  }`;
 }
 
 function Reasoning({ text }) {
@@ -43,12 +47,14 @@ function Message({ message, isRaw }) {
   return html`<li class="message" data-role=${role}>
     <span class="role">${role}</span>
     <div class="said">
-      ${isRaw
-        ? html`<pre tabindex="0">${asText(raw)}</pre>`
-        : html`${reasoning && html`<${Reasoning} text=${reasoning} />`}
+      ${
+        isRaw
+          ? html`<pre tabindex="0">${asText(raw)}</pre>`
+          : html`${reasoning && html`<${Reasoning} text=${reasoning} />`}
             ${text && html`<${Prose} text=${text} />`}
             ${calls.map((call) => html`<${Call} call=${call} />`)}
-            ${other.map((one) => html`<pre class="other" tabindex="0"><${Plain} text=${asText(one)} /></pre>`)}`}
+            ${other.map((one) => html`<pre class="other" tabindex="0"><${Plain} text=${asText(one)} /></pre>`)}`
+      }
     </div>
     <${CopyButton} text=${() => text || asText(raw)} what=${`text of ${role}`} />
   </li>`;
@@ -67,11 +73,13 @@ export function Fields({ fields, label }) {
       ([name, value]) => html`<li class="message field" key=${name}>
         <span class="role">${name}</span>
         <div class="said">
-          ${typeof value === "string"
-            ? html`<${Prose} text=${value} />`
-            : typeof value === "object" && value !== null
-              ? html`<pre tabindex="0"><${Plain} text=${asText(value)} /></pre>`
-              : html`<p>${String(value)}</p>`}
+          ${
+            typeof value === "string"
+              ? html`<${Prose} text=${value} />`
+              : typeof value === "object" && value !== null
+                ? html`<pre tabindex="0"><${Plain} text=${asText(value)} /></pre>`
+                : html`<p>${String(value)}</p>`
+          }
         </div>
         <${CopyButton} text=${() => asText(value)} what=${name} />
       </li>`,
@@ -89,8 +97,10 @@ function Document({ document, place }) {
       ${document.score != null && html`<span class="document-score" title="Score">${score(document.score)}</span>`}
     </header>
     <${Prose} text=${document.text} />
-    ${document.rest.length > 0 &&
-    html`<p class="quiet">${document.rest.map(([name, value]) => `${name} ${onOneLine(value, 80)}`).join(" · ")}</p>`}
+    ${
+      document.rest.length > 0 &&
+      html`<p class="quiet">${document.rest.map(([name, value]) => `${name} ${onOneLine(value, 80)}`).join(" · ")}</p>`
+    }
   </li>`;
 }
 

@@ -23,7 +23,10 @@ function axis(extra) {
 /** Stacked, the topmost first, because what is drawn later covers what is below it. */
 function stacked(series) {
   const sums = series[0].values.map(() => 0);
-  const drawn = series.map(({ values, ...rest }) => ({ ...rest, values: values.map((value, index) => (sums[index] += value ?? 0)) }));
+  const drawn = series.map(({ values, ...rest }) => ({
+    ...rest,
+    values: values.map((value, index) => (sums[index] += value ?? 0)),
+  }));
   return drawn.reverse();
 }
 
@@ -41,14 +44,20 @@ function optionsFor({ series, say, seconds, width, onPoint, isBars }) {
     height: HEIGHT,
     cursor: { drag: { x: false, y: false }, points: { size: 7 } },
     legend: { show: false },
-    scales: { x: { time: true, range: (plot, low, high) => [low, high + (isBars ? seconds : 0)] }, y: { range: (plot, low, high) => [0, high > 0 ? high * 1.08 : 1] } },
+    scales: {
+      x: { time: true, range: (plot, low, high) => [low, high + (isBars ? seconds : 0)] },
+      y: { range: (plot, low, high) => [0, high > 0 ? high * 1.08 : 1] },
+    },
     axes: [
-      axis({ size: 34, values: [
-        [86400, "{MMM} {D}", null, null, null, null, null, null, 1],
-        [3600, "{HH}:{mm}", "\n{MMM} {D}", null, "\n{MMM} {D}", null, null, null, 1],
-        [60, "{HH}:{mm}", "\n{MMM} {D}", null, "\n{MMM} {D}", null, null, null, 1],
-        [1, "{HH}:{mm}", null, null, null, null, null, null, 1],
-      ] }),
+      axis({
+        size: 34,
+        values: [
+          [86400, "{MMM} {D}", null, null, null, null, null, null, 1],
+          [3600, "{HH}:{mm}", "\n{MMM} {D}", null, "\n{MMM} {D}", null, null, null, 1],
+          [60, "{HH}:{mm}", "\n{MMM} {D}", null, "\n{MMM} {D}", null, null, null, 1],
+          [1, "{HH}:{mm}", null, null, null, null, null, null, 1],
+        ],
+      }),
       axis({ size: 62, values: (plot, ticks) => ticks.map((tick) => (tick === 0 ? "0" : say(tick))) }),
     ],
     series: [{ label: "time" }, ...drawn],
@@ -59,7 +68,9 @@ function optionsFor({ series, say, seconds, width, onPoint, isBars }) {
 }
 
 function Table({ title, series, times, grain, say, hrefAt }) {
-  const places = times.map((_, index) => index).filter((index) => series.some(({ values }) => values[index] != null && values[index] !== 0));
+  const places = times
+    .map((_, index) => index)
+    .filter((index) => series.some(({ values }) => values[index] != null && values[index] !== 0));
   return html`<details class="plot-table">
     <summary>as a table</summary>
     <table class="table">
@@ -105,7 +116,14 @@ export function Plot({ title, times, series: given, say, grain, seconds, filters
     if (!hasAny) return undefined;
     const place = box.current;
     const drawn = isBars ? stacked(series) : series;
-    const options = optionsFor({ series: drawn, say, seconds, width: place.clientWidth, onPoint: (index) => go(hrefAt(index)), isBars });
+    const options = optionsFor({
+      series: drawn,
+      say,
+      seconds,
+      width: place.clientWidth,
+      onPoint: (index) => go(hrefAt(index)),
+      isBars,
+    });
     const plot = new uPlot(options, [times, ...drawn.map(({ values }) => values)], place);
     const observer = new ResizeObserver(() => plot.setSize({ width: place.clientWidth, height: HEIGHT }));
     observer.observe(place);
@@ -116,10 +134,12 @@ export function Plot({ title, times, series: given, say, grain, seconds, filters
   }, [shade, times, series]);
   return html`<figure class="plot" aria-label=${title}>
     <figcaption><h2>${title}</h2></figcaption>
-    ${hasAny
-      ? html`<div class="plot-box" ref=${box} aria-hidden="true"></div>
+    ${
+      hasAny
+        ? html`<div class="plot-box" ref=${box} aria-hidden="true"></div>
           <${Legend} series=${series} />
           <${Table} title=${title} series=${series} times=${times} grain=${grain} say=${say} hrefAt=${hrefAt} />`
-      : html`<p class="quiet plot-none">None in this time.</p>`}
+        : html`<p class="quiet plot-none">None in this time.</p>`
+    }
   </figure>`;
 }

@@ -10,13 +10,14 @@ import { number } from "../figures.mjs";
 const SHOWN_CHARACTERS = 6000;
 
 const LEFT_OUT = /(\*{10}|…\[\d+ (?:characters|items)\]|…\[\w+ of \d+ items\])/;
-const INLINE = /(`[^`\n]+`|\*\*[^*\n]+\*\*)/;
+const INLINE = /(`[^`\n]+`|\*\*[^*\n]+\*\*|(?<![\w*])\*(?=\S)[^*\n]+(?<=\S)\*(?![\w*]))/;
 const BULLET = /^\s*(?:[-*•]|\d+[.)])\s+/;
 const HEADING = /^#{1,6}\s+/;
 
 function mark(piece, index) {
   if (index % 2 === 0) return piece;
-  if (piece.startsWith("*")) return html`<mark class="left-out" title="A secret was masked before it was stored">masked</mark>`;
+  if (piece.startsWith("*"))
+    return html`<mark class="left-out" title="A secret was masked before it was stored">masked</mark>`;
   const of = piece.slice(2, -1).replace(/\d+/, (digits) => number(Number(digits)));
   return html`<mark class="left-out" title="The rest was not stored">… cut, of ${of}</mark>`;
 }
@@ -31,7 +32,8 @@ function inline(text) {
   return text.split(INLINE).map((piece, index) => {
     if (index % 2 === 0 || LEFT_OUT.test(piece)) return html`<${Plain} text=${piece} />`;
     if (piece.startsWith("`")) return html`<code><${Plain} text=${piece.slice(1, -1)} /></code>`;
-    return html`<strong><${Plain} text=${piece.slice(2, -2)} /></strong>`;
+    if (piece.startsWith("**")) return html`<strong><${Plain} text=${piece.slice(2, -2)} /></strong>`;
+    return html`<em><${Plain} text=${piece.slice(1, -1)} /></em>`;
   });
 }
 

@@ -26,7 +26,8 @@ function Plot({ steps, pauses, end, at }) {
   return html`<svg class="pace" viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" role="img" aria-label="Tokens over time">
     <rect class="pace-wait" x="0" y="0" width=${x(steps[0].at_ns)} height=${HEIGHT} />
     ${pauses.map(
-      (pause) => html`<rect class="pace-pause" x=${x(pause.from_ns)} y="0" width=${x(pause.to_ns - pause.from_ns)} height=${HEIGHT} />`,
+      (pause) =>
+        html`<rect class="pace-pause" x=${x(pause.from_ns)} y="0" width=${x(pause.to_ns - pause.from_ns)} height=${HEIGHT} />`,
     )}
     <path class="pace-line" d=${path} vector-effect="non-scaling-stroke" />
     ${at !== null && html`<line class="pace-at" x1=${x(at)} x2=${x(at)} y1="0" y2=${HEIGHT} vector-effect="non-scaling-stroke" />`}
@@ -108,7 +109,8 @@ export function Stream({ detail, wanted }) {
       <button type="button" class="button" onClick=${play}>${isPlaying ? "pause" : "replay"}</button>
       <span class="speeds" role="group" aria-label="Speed">
         ${SPEEDS.map(
-          (one) => html`<button type="button" class="faint" aria-pressed=${one === speed} onClick=${() => setSpeed(one)}>${one}×</button>`,
+          (one) =>
+            html`<button type="button" class="faint" aria-pressed=${one === speed} onClick=${() => setSpeed(one)}>${one}×</button>`,
         )}
       </span>
       <output class="numbers">${duration(at ?? end) || "0 ms"} · ${number(come)} of ${number(steps.length)} tokens</output>

@@ -12,7 +12,8 @@ function Bar({ run, begin, total }) {
   const ends = run.status === "open" ? now.value * 1e6 : run.started_ns + (run.duration_ns ?? 0);
   const left = Math.max(0, ((run.started_ns - begin) / total) * 100);
   const width = Math.max(0, Math.min(100 - left, ((ends - run.started_ns) / total) * 100));
-  const first = run.first_token_ns == null || ends <= run.started_ns ? 0 : (run.first_token_ns / (ends - run.started_ns)) * 100;
+  const first =
+    run.first_token_ns == null || ends <= run.started_ns ? 0 : (run.first_token_ns / (ends - run.started_ns)) * 100;
   const shade = hasFailed(run.status) ? "failed" : isModel(run.kind) ? "model" : "";
   const title = run.first_token_ns == null ? undefined : `first token after ${duration(run.first_token_ns)}`;
   return html`<span class="bar-room" aria-hidden="true">
@@ -43,9 +44,11 @@ export function TreeRow({ row, place, total, span, isSelected, isFolded, onSelec
     onClick=${() => onSelect(run.span_id)}
   >
     <span class="tree-name" role="gridcell" style=${{ paddingLeft: `${indent * 14}px` }}>
-      ${hasChildren
-        ? html`<span class="twist" aria-hidden="true" onClick=${twist}>${isFolded ? "▸" : "▾"}</span>`
-        : html`<span class="twist" aria-hidden="true"></span>`}
+      ${
+        hasChildren
+          ? html`<span class="twist" aria-hidden="true" onClick=${twist}>${isFolded ? "▸" : "▾"}</span>`
+          : html`<span class="twist" aria-hidden="true"></span>`
+      }
       ${depth > DEEPEST_INDENT && html`<span class="quiet depth" title="Depth">${depth}</span>`}
       ${hasFailed(run.status) && html`<span class="failed" aria-hidden="true">✗ </span>`}
       <span class=${`name ${shade}`} title=${`${run.name} · ${kindWord(run.kind)} · ${wordOf(run.status)}`}>${run.name}</span>

@@ -17,13 +17,16 @@ export const hasLosses = (about) => about !== null && (about.lost_runs > 0 || su
 function Summary({ about }) {
   if (!hasLosses(about)) return html`<p>Nothing is missing: no event was dropped, and no process died with a run open.</p>`;
   return html`<ul class="losses">
-    ${about.lost_runs > 0 &&
-    html`<li>
+    ${
+      about.lost_runs > 0 &&
+      html`<li>
       <strong>${count(about.lost_runs, "run")}</strong> lost: the process died before they ended.
       <a href=${hrefOf([], { status: "lost" })}>Show them</a>
-    </li>`}
+    </li>`
+    }
     ${Object.entries(about.dropped).map(
-      ([reason, events]) => html`<li key=${reason}><strong>${count(events, "event")}</strong> dropped: ${reasonOf(reason)}.</li>`,
+      ([reason, events]) =>
+        html`<li key=${reason}><strong>${count(events, "event")}</strong> dropped: ${reasonOf(reason)}.</li>`,
     )}
   </ul>`;
 }
@@ -64,7 +67,9 @@ export function Losses() {
             <td class="number"><${When} ns=${process.opened_ns} /></td>
             <td class="number">${process.closed_ns === null ? "still there" : html`<${When} ns=${process.closed_ns} />`}</td>
             <td class="number ${process.lost_runs ? "failed" : "quiet"}">${process.lost_runs ? number(process.lost_runs) : ""}</td>
-            <td class="number" title=${Object.entries(process.dropped).map(([reason, events]) => `${number(events)}: ${reasonOf(reason)}`).join("\n")}>
+            <td class="number" title=${Object.entries(process.dropped)
+              .map(([reason, events]) => `${number(events)}: ${reasonOf(reason)}`)
+              .join("\n")}>
               ${sumOf(process.dropped) ? number(sumOf(process.dropped)) : ""}
             </td>
           </tr>`,

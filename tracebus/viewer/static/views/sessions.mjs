@@ -27,12 +27,13 @@ export function Sessions() {
   if (!page) return html`<main class="view"><${Loading} /></main>`;
   return html`<main class="view page">
     <h1>Sessions</h1>
-    ${page.items.length === 0
-      ? html`<div class="notice">
+    ${
+      page.items.length === 0
+        ? html`<div class="notice">
           <p class="notice-head">No conversation is here yet.</p>
           <p>Give the runs of one a name, and they are shown together: <code>with scope(session_id="s-1"): …</code></p>
         </div>`
-      : html`<div class="table-box"><table class="table" ref=${table}>
+        : html`<div class="table-box"><table class="table" ref=${table}>
           <thead>
             <tr><th scope="col">session</th><th scope="col">user</th><th class="number" scope="col">turns</th><th class="number" scope="col">failed</th><th class="number" scope="col">tokens</th><th class="number" scope="col">cost</th><th class="number" scope="col">last</th></tr>
           </thead>
@@ -49,7 +50,8 @@ export function Sessions() {
               </tr>`,
             )}
           </tbody>
-        </table></div>`}
+        </table></div>`
+    }
     ${page.after !== null && html`<p><button type="button" class="button" onClick=${() => setLimit(limit + 500)}>more sessions</button></p>`}
   </main>`;
 }
@@ -70,7 +72,12 @@ function answerOf({ run, body }) {
   const output = body.output ?? body.streamed;
   if (typeof output === "string") return output;
   const { messages } = conversationOf(null, output);
-  return messages.map(({ text }) => text).filter(Boolean).join("\n\n") || run.output;
+  return (
+    messages
+      .map(({ text }) => text)
+      .filter(Boolean)
+      .join("\n\n") || run.output
+  );
 }
 
 function Turn({ turn }) {
@@ -88,8 +95,10 @@ function Turn({ turn }) {
     </div>
     ${question != null && html`<div class="bubble asked"><span class="role">${trace.user_id ?? "user"}</span><${Prose} text=${question} /></div>`}
     ${answer != null && answer !== "" && html`<div class="bubble"><span class="role">answer</span><${Prose} text=${answer} /></div>`}
-    ${root.body.error &&
-    html`<p class="failed turn-error"><a href=${runHref(trace.trace_id, root.run.span_id)}>✗ ${root.body.error.type}: ${root.body.error.message}</a></p>`}
+    ${
+      root.body.error &&
+      html`<p class="failed turn-error"><a href=${runHref(trace.trace_id, root.run.span_id)}>✗ ${root.body.error.type}: ${root.body.error.message}</a></p>`
+    }
   </li>`;
 }
 

@@ -63,9 +63,11 @@ function Groups({ rows, by, only }) {
         const failed = row.runs ? (row.errors / row.runs) * 100 : 0;
         return html`<tr key=${key} aria-selected=${key != null && key === only}>
           <th scope="row">
-            ${key == null
-              ? html`<span class="quiet">${nameOf(by, key)}</span>`
-              : html`<button type="button" class="faint name" aria-pressed=${key === only} onClick=${() => pick(key)}>${nameOf(by, key)}</button>`}
+            ${
+              key == null
+                ? html`<span class="quiet">${nameOf(by, key)}</span>`
+                : html`<button type="button" class="faint name" aria-pressed=${key === only} onClick=${() => pick(key)}>${nameOf(by, key)}</button>`
+            }
           </th>
           <td class="number">${number(row.runs)}</td>
           <td class=${`number ${row.errors ? "failed" : ""}`}>${row.errors ? `${number(row.errors)} · ${failed < 10 ? failed.toFixed(1) : failed.toFixed(0)} %` : ""}</td>
@@ -88,14 +90,18 @@ function Plots({ all, grouped, rows, by, only, times, grain }) {
   const filters = only === null ? {} : { [by]: only };
   const shared = { times, grain, seconds, filters };
   const percentiles = useMemo(
-    () => [
-      ["p50", "p50_ns", "--line-1"],
-      ["p95", "p95_ns", "--line-2"],
-      ["p99", "p99_ns", "--line-3"],
-    ].map(([name, field, shade]) => ({ name, shade, values: valuesOf(all, times, (one) => one[field], null) })),
+    () =>
+      [
+        ["p50", "p50_ns", "--line-1"],
+        ["p95", "p95_ns", "--line-2"],
+        ["p99", "p99_ns", "--line-3"],
+      ].map(([name, field, shade]) => ({ name, shade, values: valuesOf(all, times, (one) => one[field], null) })),
     [all, times],
   );
-  const places = useMemo(() => new Map(rows.filter((row) => row.total_tokens).map((row, index) => [row[by], index])), [rows, by]);
+  const places = useMemo(
+    () => new Map(rows.filter((row) => row.total_tokens).map((row, index) => [row[by], index])),
+    [rows, by],
+  );
   const series = (read, absent) =>
     groupsOf(grouped, by, read, LINES).map(({ key, points }) => ({
       name: nameOf(by, key),
@@ -105,7 +111,10 @@ function Plots({ all, grouped, rows, by, only, times, grain }) {
   const tokens = useMemo(() => series((one) => one.total_tokens, 0), [grouped, times, places]);
   const costs = useMemo(() => series((one) => one.cost, 0), [grouped, times, places]);
   const errors = useMemo(
-    () => (all.some(({ statistic }) => statistic.errors) ? [{ name: "failed", shade: "--red", values: valuesOf(all, times, (one) => one.errors, 0) }] : []),
+    () =>
+      all.some(({ statistic }) => statistic.errors)
+        ? [{ name: "failed", shade: "--red", values: valuesOf(all, times, (one) => one.errors, 0) }]
+        : [],
     [all, times],
   );
   return html`<div class="plots">
@@ -150,18 +159,22 @@ export function Statistics() {
       <h1>Statistics</h1>
       <${Picker} label="Time" options=${RANGES} chosen=${range[0]} field="range" />
       <${Picker} label="Group by" options=${GROUPS.map((one) => [one, `by ${one}`])} chosen=${by} field="by" />
-      ${only !== null &&
-      html`<button type="button" class="chip" aria-label=${`Show all, not only ${only}`} onClick=${() => go(withQuery({ only: null }), { replace: true })}>
+      ${
+        only !== null &&
+        html`<button type="button" class="chip" aria-label=${`Show all, not only ${only}`} onClick=${() => go(withQuery({ only: null }), { replace: true })}>
         only ${nameOf(by, only)} <span aria-hidden="true">×</span>
-      </button>`}
+      </button>`
+      }
     </header>
-    ${error
-      ? html`<${Trouble} error=${error} />`
-      : !rows || !points || !parts
-        ? html`<${Loading} />`
-        : rows.length === 0
-          ? html`<div class="notice"><p class="notice-head">No runs have ended in this time.</p></div>`
-          : html`<${Plots} all=${points} grouped=${parts} rows=${rows} by=${by} only=${only} times=${times} grain=${grain} />
-              <${Groups} rows=${rows} by=${by} only=${only} />`}
+    ${
+      error
+        ? html`<${Trouble} error=${error} />`
+        : !rows || !points || !parts
+          ? html`<${Loading} />`
+          : rows.length === 0
+            ? html`<div class="notice"><p class="notice-head">No runs have ended in this time.</p></div>`
+            : html`<${Plots} all=${points} grouped=${parts} rows=${rows} by=${by} only=${only} times=${times} grain=${grain} />
+              <${Groups} rows=${rows} by=${by} only=${only} />`
+    }
   </main>`;
 }

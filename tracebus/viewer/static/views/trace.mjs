@@ -63,7 +63,8 @@ function Head({ trace, onReplay, onNextFailing, onCopy }) {
     tokens.total != null ? `${number(tokens.total)} tokens` : streamed > 0 && count(streamed, "token"),
     costOf(trace) === "?" ? "cost unknown" : costOf(trace),
     count(trace.runs, "run"),
-    trace.errors > 0 && html`<button type="button" class="faint failed" onClick=${onNextFailing}>${trace.errors} failed</button>`,
+    trace.errors > 0 &&
+      html`<button type="button" class="faint failed" onClick=${onNextFailing}>${trace.errors} failed</button>`,
     trace.masked > 0 && html`<span class="left-out">${count(trace.masked, "secret")} masked</span>`,
     trace.cut > 0 && html`<span class="left-out">${count(trace.cut, "run")} cut</span>`,
     trace.session_id != null && html`<a href=${sessionHref(trace.session_id)}>session ${trace.session_id}</a>`,
@@ -95,7 +96,8 @@ function TreePane({ tree, total, selected, hasFocus, onSelect }) {
   const length = isWhole || tree.folded.value.size ? shown.length : Math.max(shown.length, total);
   const row = (index) => {
     const one = shown[index];
-    if (!one) return html`<div key=${`to come ${index}`} class="row tree-row to-come" role="row"><span role="gridcell">…</span></div>`;
+    if (!one)
+      return html`<div key=${`to come ${index}`} class="row tree-row to-come" role="row"><span role="gridcell">…</span></div>`;
     return html`<${TreeRow}
       key=${one.run.span_id}
       row=${one}
@@ -110,12 +112,14 @@ function TreePane({ tree, total, selected, hasFocus, onSelect }) {
   };
   return html`<div class="tree">
     <${Rows} role="treegrid" label="Runs of the trace" count=${length} rowHeight=${ROW} row=${row} selected=${selected} hasFocus=${hasFocus} />
-    ${!isWhole &&
-    tree.after.value !== undefined &&
-    html`<p class="tree-foot quiet">
+    ${
+      !isWhole &&
+      tree.after.value !== undefined &&
+      html`<p class="tree-foot quiet">
       ${number(shown.length)} of ${number(total)} runs
       ${!tree.isLoading.value && html`<button type="button" class="faint" onClick=${() => tree.more()}>load more</button>`}
-    </p>`}
+    </p>`
+    }
   </div>`;
 }
 
@@ -223,7 +227,7 @@ export function Trace({ trace: asked, run: askedRun }) {
     document.title = `${trace?.name ?? "trace"} · tracebus`;
   }, [trace?.name]);
 
-  const error = isGone ? new Error("This trace was deleted.") : summary.error ?? tree.error.value;
+  const error = isGone ? new Error("This trace was deleted.") : (summary.error ?? tree.error.value);
   if (error) {
     return html`<main class="view">
       <${Trouble} error=${error}><p><a href=${hrefOf([])}>All traces</a></p><//>
@@ -238,11 +242,13 @@ export function Trace({ trace: asked, run: askedRun }) {
       label="Width of the tree"
       firstHeight=${`${Math.max(tree.shown.value.length, 3) * ROW + 12}px`}
       first=${html`<${TreePane} tree=${tree} total=${trace.runs} selected=${selected} hasFocus=${hasFocus} onSelect=${(run) => open(run)} />`}
-      second=${missing || (detail.error && !told)
-        ? html`<${Trouble} error=${detail.error} />`
-        : told
-          ? html`<${Detail} detail=${told} tab=${tab} onTab=${showTab} wanted=${wanted} />`
-          : html`<${Loading} />`}
+      second=${
+        missing || (detail.error && !told)
+          ? html`<${Trouble} error=${detail.error} />`
+          : told
+            ? html`<${Detail} detail=${told} tab=${tab} onTab=${showTab} wanted=${wanted} />`
+            : html`<${Loading} />`
+      }
     />
   </main>`;
 }

@@ -73,7 +73,8 @@ const AREAS = ["status", "name", "text", "duration", "first", "tokens", "cost", 
 
 const Head = () => html`<div class="row list-row head" role="row">
   ${HEADINGS.map(
-    (heading, index) => html`<span class=${`cell-${AREAS[index]} ${index > 2 ? "number" : ""}`} role="columnheader">${index ? heading : html`<span class="unseen">${heading}</span>`}</span>`,
+    (heading, index) =>
+      html`<span class=${`cell-${AREAS[index]} ${index > 2 ? "number" : ""}`} role="columnheader">${index ? heading : html`<span class="unseen">${heading}</span>`}</span>`,
   )}
 </div>`;
 
@@ -89,7 +90,8 @@ function hear(listing, isPlain, changes) {
   listing.apply(changes.traces, changes.removed, isLater);
   const fresh = listing.arrived.value - before;
   if (fresh) announce(`${fresh} new`);
-  for (const trace of changes.traces) if (hasFailed(trace.status)) announce(`${trace.name ?? "A trace"}: ${wordOf(trace.status)}`);
+  for (const trace of changes.traces)
+    if (hasFailed(trace.status)) announce(`${trace.name ?? "A trace"}: ${wordOf(trace.status)}`);
 }
 
 export function Traces() {
@@ -163,29 +165,34 @@ export function Traces() {
   const isEmpty = isPlain && items?.length === 0;
   return html`<main class="view list">
     <h1 class="unseen">${words ? "Search" : "Traces"}</h1>
-    <${FilterBar} search=${search} words=${words} filters=${filters} chips=${chipsOf(filters)} />
-    ${isPaused.value &&
-    html`<p class="banner">
+    ${!isEmpty && html`<${FilterBar} search=${search} words=${words} filters=${filters} chips=${chipsOf(filters)} />`}
+    ${
+      isPaused.value &&
+      html`<p class="banner">
       Paused. ${missed.value > 0 && `${number(missed.value)} changed meanwhile. `}<button type="button" class="faint" onClick=${togglePause}>go on</button>
-    </p>`}
-    ${marked.value.length > 0 &&
-    html`<p class="banner">
+    </p>`
+    }
+    ${
+      marked.value.length > 0 &&
+      html`<p class="banner">
       Marked <strong>${marked.value[0].name ?? "a trace"}</strong>: press x on another one to compare.
       <button type="button" class="faint" onClick=${() => toggleMark(marked.value[0])}>unmark</button>
-    </p>`}
-    ${error
-      ? html`<${Trouble} error=${error}>
+    </p>`
+    }
+    ${
+      error
+        ? html`<${Trouble} error=${error}>
           ${isPlain ? null : html`<p><a href=${hrefOf([])}>Take all filters away</a></p>`}
         <//>`
-      : isEmpty
-        ? html`<${Empty} path=${info.value?.path} trouble=${trouble.value} />`
-        : items === null
-          ? html`<${Loading} />`
-          : items.length === 0
-            ? html`<div class="notice"><p class="notice-head">${words ? "No run has these words." : "No trace is like that."}</p>
+        : isEmpty
+          ? html`<${Empty} path=${info.value?.path} trouble=${trouble.value} />`
+          : items === null
+            ? html`<${Loading} />`
+            : items.length === 0
+              ? html`<div class="notice"><p class="notice-head">${words ? "No run has these words." : "No trace is like that."}</p>
                 <p class="quiet">${words ? "A run can be found once it has ended; word* finds its beginnings." : ""}</p>
                 <p><a href=${words ? withQuery({ q: null }) : hrefOf([])}>${words ? "Take the search away" : "Take all filters away"}</a></p></div>`
-            : html`<${Rows}
+              : html`<${Rows}
                 key=${listing.path + JSON.stringify(listing.query)}
                 role="grid"
                 label=${words ? "Runs found" : "Traces"}
@@ -198,6 +205,7 @@ export function Traces() {
                 hasFocus=${hasFocus}
                 arrived=${listing.arrived.value}
                 onEnd=${() => listing.more()}
-              />`}
+              />`
+    }
   </main>`;
 }
