@@ -56,7 +56,7 @@ FOREIGN = [
     "[::1",
     "localhost evil.example",
     "127.0.0.1%0d",
-    "ⅼocalhost",
+    "\u217cocalhost",
     "",
 ]
 
