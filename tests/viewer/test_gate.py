@@ -34,13 +34,9 @@ def client(store: Path, serve: Callable[..., Server]) -> httpx.Client:
         yield client
 
 
-@pytest.mark.parametrize(
-    "make",
-    [lambda: TOKEN, lambda: secrets.token_hex(16), lambda: secrets.token_urlsafe(16), lambda: "0123456789" * 4, new_token],
-)
-def test_a_token_of_128_bits_is_one(make: Callable[[], str]) -> None:
-    token = make()
-    assert checked_token(token) == token
+def test_a_token_of_128_bits_is_one() -> None:
+    for token in (TOKEN, secrets.token_hex(16), secrets.token_urlsafe(16), "0123456789" * 4, new_token()):
+        assert checked_token(token) == token
 
 
 @pytest.mark.parametrize(
