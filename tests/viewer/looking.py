@@ -1,20 +1,16 @@
-"""What the browser tests share: a viewer that serves a store, and a page that notes what it does."""
+"""What the browser tests share: a page of the viewer that notes what it does."""
 
 from __future__ import annotations
 
 import re
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, ConsoleMessage, Dialog, Locator, Page, expect
-
-from tracebus.viewer.serving import Server
 
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = [
@@ -68,19 +64,6 @@ class Look:
         foreign = [url for url in self.requests if urlsplit(url).netloc != own and not url.startswith(("data:", "blob:"))]
         wrong = foreign + self.dialogs + self.failures
         assert not wrong, wrong
-
-
-@contextmanager
-def serving(path: Path) -> Iterator[str]:
-    """Serve a store on any port; yield the address."""
-    server = Server(path, port=0)
-    thread = threading.Thread(target=server.run, name="viewer")
-    thread.start()
-    try:
-        yield server.address
-    finally:
-        server.stop()
-        thread.join()
 
 
 @contextmanager

@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from looking import Look, Opener, looking, rows, serving
+from looking import Look, Opener, looking, rows
 from playwright.sync_api import Browser, expect
 from scenes import fill
+from served import running
 
 from tracebus.outputs.store import Reader
+from tracebus.viewer.serving import Server
 
 pytestmark = pytest.mark.once
 
@@ -59,7 +61,7 @@ VIEWS = (
 def shown(request: pytest.FixtureRequest, browser: Browser, paths: tuple[Path, dict[str, str]]) -> Iterator[Look]:
     # Past the content security policy, for the sake of axe, which puts a style sheet of its own into the page.
     options = {"color_scheme": request.param, "bypass_csp": True}
-    with serving(paths[0]) as address, looking(browser, address, **options) as look:
+    with running(Server(paths[0], port=0)) as server, looking(browser, server.address, **options) as look:
         yield look
 
 
@@ -108,7 +110,7 @@ def test_axe_finds_nothing_serious_on_an_empty_store(tmp_path: Path, open_viewer
 @pytest.fixture(scope="module")
 def narrow(browser: Browser, paths: tuple[Path, dict[str, str]]) -> Iterator[Look]:
     size = {"width": 400, "height": 800}
-    with serving(paths[0]) as address, looking(browser, address, viewport=size, has_touch=True) as look:
+    with running(Server(paths[0], port=0)) as server, looking(browser, server.address, viewport=size, has_touch=True) as look:
         yield look
 
 

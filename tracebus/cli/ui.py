@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from ..links import TRACE_PAGE
+from ..links import HOST, PORT, TRACE_PAGE
 from ..outputs.store import default_path
 from ..viewer.gate import new_token
-from ..viewer.serving import HOST, PORT, Server
+from ..viewer.serving import Server
 from .options import Db, offered_traces
 from .stores import opened, trace_id
 

@@ -17,6 +17,7 @@ from typing import Final
 from urllib.parse import quote
 
 from ..errors import ArgumentError, MissingExtraError
+from ..links import HOST, PORT
 from ..outputs.store import Reader
 from .app import viewer
 from .gate import PARAMETER, checked_token, new_token
@@ -26,10 +27,8 @@ try:
 except ImportError as error:
     raise MissingExtraError('the viewer is served by uvicorn: pip install "tracebus[viewer]"') from error
 
-__all__ = ["HOST", "PORT", "Server"]
+__all__ = ["Server"]
 
-HOST: Final = "127.0.0.1"
-PORT: Final = 8287
 TRIED: Final = 20
 """How many ports, one after the other, are tried."""
 CLOSING_S: Final = 1

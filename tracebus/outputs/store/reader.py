@@ -10,6 +10,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -88,7 +89,7 @@ class Reader:
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         self.path: Path = (default_path() if path is None else Path(path).expanduser()).absolute()
-        self._connections = PerThread(lambda: open_for_reading(self.path))
+        self._connections = PerThread(partial(open_for_reading, self.path))
         self.look_for_the_dead()
 
     def look_for_the_dead(self) -> int:
