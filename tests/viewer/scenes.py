@@ -238,6 +238,8 @@ def fill(path: Path, days: float = 6.0) -> None:
         with scope(session_id="s-22", user_id="grace", tags=["web"]):
             ask(clock, *QUESTIONS[0], dice)
             clock.advance(50)
+            booking(clock, dice, fails=True)
+            clock.advance(70)
             research(clock, dice)
         assert saving.flush(30)
 
