@@ -190,8 +190,11 @@ def test_the_help_lists_every_key_and_closes(look: Look):
     expect(help_).to_have_count(0)
 
 
-def test_keys_typed_into_the_search_are_text(look: Look):
+def test_keys_typed_into_the_search_are_text(saving: Saving, look: Look):
+    say("one")
+    assert saving.flush()
     page = look.at("/")
+    expect(rows(page)).to_have_count(1)
     page.keyboard.press("/")
     page.keyboard.type("jkexp?t")
     expect(page.get_by_role("searchbox")).to_have_value("jkexp?t")

@@ -24,6 +24,11 @@ const HAS_LIVE_MARK = { connecting: ["○", "connecting"], live: ["●", "live"]
 
 const isHelping = signal(false);
 
+/** A key, or a word between two of them. */
+function Key({ of }) {
+  return of === "then" || of === "…" ? html` <span class="quiet">${of}</span> ` : html`<kbd>${of}</kbd>`;
+}
+
 function Help() {
   const dialog = useRef(null);
   useEffect(() => dialog.current.showModal(), []);
@@ -32,12 +37,14 @@ function Help() {
     <dl>
       ${HELP.map(
         ([keys, does]) => html`<div key=${keys}>
-          <dt>${keys.split(" ").map((key) => (key === "then" || key === "…" ? html` <span class="quiet">${key}</span> ` : html`<kbd>${key}</kbd>`))}</dt>
+          <dt>${keys.split(" ").map((key) => html`<${Key} of=${key} />`)}</dt>
           <dd>${does}</dd>
         </div>`,
       )}
     </dl>
-    <p class="dialog-line"><button type="button" class="button" autofocus onClick=${() => dialog.current.close()}>Close</button></p>
+    <p class="dialog-line">
+      <button type="button" class="button" autofocus onClick=${() => dialog.current.close()}>Close</button>
+    </p>
   </dialog>`;
 }
 
@@ -45,7 +52,8 @@ function Live() {
   const [glyph, words] = HAS_LIVE_MARK[connection.value];
   if (connection.value !== "live") return html`<span class="live quiet" role="status">${glyph} ${words}</span>`;
   return html`<button type="button" class="faint live" aria-pressed=${isPaused.value} title="Pause: p" onClick=${togglePause}>
-    ${isPaused.value ? html`<span aria-hidden="true">‖ </span>paused${missed.value > 0 && ` · ${missed.value}`}` : html`<span aria-hidden="true" class="live-mark">● </span>live`}
+    <span aria-hidden="true" class=${isPaused.value ? "" : "live-mark"}>${isPaused.value ? "‖ " : "● "}</span>
+    ${isPaused.value ? "paused" : "live"}${isPaused.value && missed.value > 0 && ` · ${missed.value}`}
   </button>`;
 }
 
@@ -60,16 +68,19 @@ function Header() {
           path,
           title,
         ]) => html`<a key=${path} href=${hrefOf(path ? [path] : [])} aria-current=${path === current ? "page" : undefined}>
-          ${title}${path === "losses" && hasLosses(info.value) && html`<span class="left-out" title="Something is missing"> !</span>`}
+          ${title}
+          ${path === "losses" && hasLosses(info.value) && html`<span class="left-out" title="Something is missing"> !</span>`}
         </a>`,
       )}
     </nav>
     <span class="top-end">
       <${Live} />
-      <button type="button" class="faint" aria-label=${`Change to ${theme.value === "dark" ? "light" : "dark"} colours`} title="Light or dark: t" onClick=${toggleTheme}>
+      <button type="button" class="faint" aria-label=${`Change to ${theme.value === "dark" ? "light" : "dark"} colours`}
+        title="Light or dark: t" onClick=${toggleTheme}>
         ${theme.value === "dark" ? "light" : "dark"}
       </button>
-      <button type="button" class="faint" aria-label="All keys" title="All keys: ?" onClick=${() => (isHelping.value = true)}>?</button>
+      <button type="button" class="faint" aria-label="All keys" title="All keys: ?"
+        onClick=${() => (isHelping.value = true)}>?</button>
     </span>
   </header>`;
 }
@@ -84,7 +95,9 @@ function View() {
   if (first === "sessions" && second) return html`<${Session} key=${second} session=${second} />`;
   const known = { sessions: Sessions, compare: Compare, statistics: Statistics, losses: Losses };
   if (path.length === 1 && Object.hasOwn(known, first)) return html`<${known[first]} />`;
-  return html`<main class="view"><${Trouble} error=${new Error(`There is no page ${href} here.`)}><p><a href=${hrefOf([])}>All traces</a></p><//></main>`;
+  return html`<main class="view">
+    <${Trouble} error=${new Error(`There is no page ${href} here.`)}><p><a href=${hrefOf([])}>All traces</a></p><//>
+  </main>`;
 }
 
 export function App() {

@@ -104,7 +104,9 @@ function Said({ detail, isRaw }) {
   const output = soFar(detail);
   if (isModel(run.kind)) {
     const { messages, parameters } = conversationOf(body.inputs, output);
-    return html`${messages.length ? html`<${Messages} messages=${messages} isRaw=${isRaw} />` : html`<${Missing} run=${run} what="message" />`}
+    return html`${messages.length > 0
+        ? html`<${Messages} messages=${messages} isRaw=${isRaw} />`
+        : html`<${Missing} run=${run} what="message" />`}
       ${messages.length > 0 && output == null && html`<${Missing} run=${run} what="answer" />`}
       ${
         parameters.length > 0 &&
@@ -123,7 +125,8 @@ function Said({ detail, isRaw }) {
     ${
       output == null
         ? !body.error && html`<${Missing} run=${run} what="output" />`
-        : html`${typeof output === "string" && html`<h3 class="label">output</h3>`}<${Output} value=${output} kind=${run.kind} isRaw=${isRaw} />`
+        : html`${typeof output === "string" && html`<h3 class="label">output</h3>`}
+            <${Output} value=${output} kind=${run.kind} isRaw=${isRaw} />`
     }`;
 }
 
@@ -157,7 +160,9 @@ function Timing({ detail, wanted }) {
     ${
       steps.length > 0
         ? html`<${Stream} detail=${detail} wanted=${wanted} />`
-        : html`<p class="quiet">${run.streamed ? "The times of its tokens are written when it has ended." : "Nothing was streamed."}</p>`
+        : html`<p class="quiet">
+            ${run.streamed ? "The times of its tokens are written when it has ended." : "Nothing was streamed."}
+          </p>`
     }
     <${Events} detail=${detail} />`;
 }

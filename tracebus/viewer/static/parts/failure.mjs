@@ -48,7 +48,8 @@ export function Failure({ error }) {
     }
     ${error.causes.map(
       (cause) => html`<p class="failure-cause">
-        <span class="quiet">caused by </span><strong>${String(cause.type ?? "")}</strong> <${Plain} text=${String(cause.message ?? "")} />
+        <span class="quiet">caused by </span><strong>${String(cause.type ?? "")}</strong> <${Plain}
+          text=${String(cause.message ?? "")} />
       </p>`,
     )}
   </section>`;

@@ -55,11 +55,19 @@ function More({ filters }) {
     <form class="more-box" onSubmit=${(event) => event.preventDefault()}>
       ${TEXTS.map(
         ([name, label]) =>
-          html`<label key=${name}>${label}<input type="text" value=${filters[name] ?? ""} onChange=${(event) => set(name, event.currentTarget.value.trim())} /></label>`,
+          html`<label key=${name}>
+            ${label}
+            <input
+              type="text"
+              value=${filters[name] ?? ""}
+              onChange=${(event) => set(name, event.currentTarget.value.trim())}
+            />
+          </label>`,
       )}
       ${RANGES.map(
         ([name, label, step]) => html`<label key=${name}
-          >${label}<input type="number" min="0" step=${step} value=${filters[name] ?? ""} onChange=${(event) => set(name, event.currentTarget.value)}
+          >${label}<input type="number" min="0" step=${step} value=${filters[name] ?? ""}
+            onChange=${(event) => set(name, event.currentTarget.value)}
         /></label>`,
       )}
     </form>
@@ -93,11 +101,14 @@ export function FilterBar({ search, words, filters, chips }) {
     <div class="choices">
       <${Choice} name="kind" label="Kind" value=${filters.kind} options=${optionsOf("kind", choices.kinds, kindWord)} />
       <${Choice} name="model" label="Model" value=${filters.model} options=${optionsOf("model", choices.models)} />
-      <${Choice} name="status" label="Status" value=${filters.status} options=${optionsOf("status", choices.statuses, (status) => wordOf(status).replace(/:.*/, ""))} />
-      ${(choices.tags.length > 0 || filters.tag) && html`<${Choice} name="tag" label="Tag" value=${filters.tag} options=${optionsOf("tag", choices.tags)} />`}
+      <${Choice} name="status" label="Status" value=${filters.status}
+        options=${optionsOf("status", choices.statuses, (status) => wordOf(status).replace(/:.*/, ""))} />
+      ${(choices.tags.length > 0 || filters.tag) && html`<${Choice} name="tag" label="Tag" value=${filters.tag}
+        options=${optionsOf("tag", choices.tags)} />`}
       <${Choice} name="name" label="Name" value=${filters.name} options=${optionsOf("name", choices.names)} />
       <${Choice} name="min_duration_s" label="Slower than" value=${filters.min_duration_s} options=${SLOWER} />
-      ${choices.projects.length > 1 && html`<${Choice} name="project" label="Project" value=${filters.project} options=${optionsOf("project", choices.projects)} />`}
+      ${choices.projects.length > 1 && html`<${Choice} name="project" label="Project" value=${filters.project}
+        options=${optionsOf("project", choices.projects)} />`}
       <${More} filters=${filters} />
     </div>
     ${
@@ -107,7 +118,8 @@ export function FilterBar({ search, words, filters, chips }) {
         ([
           name,
           said,
-        ]) => html`<button key=${name} type="button" class="chip" aria-label=${`Take away the filter: ${said}`} onClick=${() => set(name, null)}>
+        ]) => html`<button key=${name} type="button" class="chip" aria-label=${`Take away the filter: ${said}`}
+          onClick=${() => set(name, null)}>
           ${said} <span aria-hidden="true">×</span>
         </button>`,
       )}

@@ -22,14 +22,16 @@ function argumentsOf(value) {
 function Call({ call }) {
   return html`<details class="call">
     <summary>
-      <span class="call-name">${call.name}</span>(<span class="call-args"><${Plain} text=${onOneLine(argumentsOf(call.args), 120)} /></span>)
+      <span class="call-name">${call.name}</span>(
+      <span class="call-args"><${Plain} text=${onOneLine(argumentsOf(call.args), 120)} /></span>)
     </summary>
     ${call.args != null && html`<pre tabindex="0" aria-label="Arguments"><${Plain} text=${asText(call.args)} /></pre>`}
   </details>
   ${
     call.result !== undefined &&
     html`<details class="call result">
-    <summary><span aria-hidden="true">→ </span><span class="unseen">Result: </span><${Plain} text=${onOneLine(call.result, 140)} /></summary>
+    <summary><span aria-hidden="true">→ </span><span class="unseen">Result: </span>
+      <${Plain} text=${onOneLine(call.result, 140)} /></summary>
     <pre tabindex="0" aria-label="Result"><${Plain} text=${asText(call.result)} /></pre>
   </details>`
   }`;

@@ -75,7 +75,12 @@ function Table({ title, series, times, grain, say, hrefAt }) {
     <summary>as a table</summary>
     <table class="table">
       <caption class="unseen">${title}</caption>
-      <thead><tr><th scope="col">from</th>${series.map(({ name }) => html`<th scope="col" class="number">${name}</th>`)}</tr></thead>
+      <thead>
+        <tr>
+          <th scope="col">from</th>
+          ${series.map(({ name }) => html`<th scope="col" class="number">${name}</th>`)}
+        </tr>
+      </thead>
       <tbody>
         ${places.slice(-TABLE_ROWS).map(
           (index) => html`<tr key=${index}>
@@ -90,7 +95,12 @@ function Table({ title, series, times, grain, say, hrefAt }) {
 
 function Legend({ series }) {
   return html`<ul class="legend" aria-hidden="true">
-    ${series.map(({ name, shade }) => html`<li key=${name}><span class="swatch" style=${{ background: `var(${shade})` }}></span>${name}</li>`)}
+    ${series.map(
+      ({ name, shade }) => html`<li key=${name}>
+        <span class="swatch" style=${{ background: `var(${shade})` }}></span>
+        ${name}
+      </li>`,
+    )}
   </ul>`;
 }
 
@@ -102,8 +112,8 @@ const coloured = (series) =>
   });
 
 /**
- * `series` are `{name, values, shade, place}` over `times`, seconds since the epoch; `say` says a value; `filters` are those of
- * the traces that a point leads to, beside its time.
+ * `series` are `{name, values, shade, place}` over `times`, seconds since the epoch; `say` says a value; `filters` are those
+ * of the traces that a point leads to, beside its time.
  */
 export function Plot({ title, times, series: given, say, grain, seconds, filters, isBars = false }) {
   const box = useRef(null);

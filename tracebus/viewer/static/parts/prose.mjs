@@ -62,7 +62,8 @@ function paragraphs(text) {
 
 function code(block) {
   const end = block.indexOf("\n");
-  return html`<pre tabindex="0"><code><${Plain} text=${end < 0 ? block : block.slice(end + 1).replace(/\n$/, "")} /></code></pre>`;
+  const text = end < 0 ? block : block.slice(end + 1).replace(/\n$/, "");
+  return html`<pre tabindex="0"><code><${Plain} text=${text} /></code></pre>`;
 }
 
 /** A text with light formatting; whole, as it is, when `isRaw`. */

@@ -83,7 +83,8 @@ export function Rows({ count, rowHeight, row, head, headHeight = 0, selected, ha
   >
     ${head}
     <div class="rows-all" role="presentation" style=${{ height: `${count * rowHeight}px` }}>
-      <div class="rows-seen" role="rowgroup" style=${{ height: `${Math.min(room, count * rowHeight)}px`, top: `${headHeight}px` }}>
+      <div class="rows-seen" role="rowgroup"
+        style=${{ height: `${Math.min(room, count * rowHeight)}px`, top: `${headHeight}px` }}>
         <div role="presentation" ref=${moved} style=${{ marginTop: `${first * rowHeight - top}px` }}>${shown}</div>
       </div>
     </div>

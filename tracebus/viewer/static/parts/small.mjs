@@ -47,6 +47,16 @@ export function Facts({ facts }) {
   </dl>`;
 }
 
+/** The headings of a table: those of its texts, then those of its numbers, which are at the right. */
+export function Headings({ texts, numbers }) {
+  return html`<thead>
+    <tr>
+      ${texts.map((text) => html`<th scope="col">${text}</th>`)}
+      ${numbers.map((text) => html`<th scope="col" class="number">${text}</th>`)}
+    </tr>
+  </thead>`;
+}
+
 async function put(text) {
   try {
     await navigator.clipboard.writeText(text);

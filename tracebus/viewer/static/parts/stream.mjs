@@ -23,14 +23,16 @@ function Plot({ steps, pauses, end, at }) {
   const y = (tokens) => HEIGHT - 4 - (tokens / steps.length) * (HEIGHT - 12);
   const line = useMemo(() => lineOf(steps), [steps]);
   const path = line.map(([ns, tokens], index) => `${index ? "L" : "M"}${x(ns).toFixed(1)} ${y(tokens).toFixed(1)}`).join("");
-  return html`<svg class="pace" viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" role="img" aria-label="Tokens over time">
+  return html`<svg class="pace" viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" role="img"
+    aria-label="Tokens over time">
     <rect class="pace-wait" x="0" y="0" width=${x(steps[0].at_ns)} height=${HEIGHT} />
     ${pauses.map(
       (pause) =>
         html`<rect class="pace-pause" x=${x(pause.from_ns)} y="0" width=${x(pause.to_ns - pause.from_ns)} height=${HEIGHT} />`,
     )}
     <path class="pace-line" d=${path} vector-effect="non-scaling-stroke" />
-    ${at !== null && html`<line class="pace-at" x1=${x(at)} x2=${x(at)} y1="0" y2=${HEIGHT} vector-effect="non-scaling-stroke" />`}
+    ${at !== null && html`<line class="pace-at" x1=${x(at)} x2=${x(at)} y1="0" y2=${HEIGHT}
+      vector-effect="non-scaling-stroke" />`}
   </svg>`;
 }
 
@@ -110,7 +112,8 @@ export function Stream({ detail, wanted }) {
       <span class="speeds" role="group" aria-label="Speed">
         ${SPEEDS.map(
           (one) =>
-            html`<button type="button" class="faint" aria-pressed=${one === speed} onClick=${() => setSpeed(one)}>${one}×</button>`,
+            html`<button type="button" class="faint" aria-pressed=${one === speed}
+              onClick=${() => setSpeed(one)}>${one}×</button>`,
         )}
       </span>
       <output class="numbers">${duration(at ?? end) || "0 ms"} · ${number(come)} of ${number(steps.length)} tokens</output>

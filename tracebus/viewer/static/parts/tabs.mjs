@@ -29,5 +29,6 @@ export function Tabs({ tabs, chosen, onChoose, label, children, beside }) {
       <div class="tabs" role="tablist" aria-label=${label} ref=${list} onKeyDown=${press}>${tabs.map(tab)}</div>
       ${beside}
     </div>
-    <div class="detail-body" role="tabpanel" id=${`${id}-panel`} aria-labelledby=${`${id}-${chosen}`} tabindex="0">${children}</div>`;
+    <div class="detail-body" role="tabpanel" id=${`${id}-panel`} aria-labelledby=${`${id}-${chosen}`}
+      tabindex="0">${children}</div>`;
 }

@@ -17,7 +17,8 @@ function Bar({ run, begin, total }) {
   const shade = hasFailed(run.status) ? "failed" : isModel(run.kind) ? "model" : "";
   const title = run.first_token_ns == null ? undefined : `first token after ${duration(run.first_token_ns)}`;
   return html`<span class="bar-room" aria-hidden="true">
-    <span class=${`bar ${shade} ${run.status === "open" ? "open" : ""}`} style=${{ left: `${left}%`, width: `${width}%` }} title=${title}>
+    <span class=${`bar ${shade} ${run.status === "open" ? "open" : ""}`} style=${{ left: `${left}%`, width: `${width}%` }}
+      title=${title}>
       ${first > 0 && html`<span class="bar-wait" style=${{ width: `${Math.min(100, first)}%` }}></span>`}
     </span>
   </span>`;
@@ -28,6 +29,7 @@ export function TreeRow({ row, place, total, span, isSelected, isFolded, onSelec
   const { run, depth, has_children: hasChildren } = row;
   const indent = Math.min(depth, DEEPEST_INDENT);
   const shade = hasFailed(run.status) ? "failed" : isModel(run.kind) ? "model" : "";
+  const what = [kindWord(run.kind), wordOf(run.status)];
   const twist = (event) => {
     event.stopPropagation();
     onFold(run.span_id, !isFolded);
@@ -51,8 +53,8 @@ export function TreeRow({ row, place, total, span, isSelected, isFolded, onSelec
       }
       ${depth > DEEPEST_INDENT && html`<span class="quiet depth" title="Depth">${depth}</span>`}
       ${hasFailed(run.status) && html`<span class="failed" aria-hidden="true">✗ </span>`}
-      <span class=${`name ${shade}`} title=${`${run.name} · ${kindWord(run.kind)} · ${wordOf(run.status)}`}>${run.name}</span>
-      <span class="unseen">, ${kindWord(run.kind)}, ${wordOf(run.status)}</span>
+      <span class=${`name ${shade}`} title=${`${run.name} · ${what.join(" · ")}`}>${run.name}</span>
+      <span class="unseen">, ${what.join(", ")}</span>
       ${!hasChildren && html`<span class="tree-hint">${run.model ?? ""}</span>`}
     </span>
     <span role="gridcell"><${Bar} run=${run} begin=${span.begin} total=${total} /></span>

@@ -16,7 +16,7 @@ const [ROW, HEAD] = [26, 28];
 function HowTo() {
   return html`<div class="notice">
     <p class="notice-head">Two traces are needed to compare.</p>
-    <p>In the <a href=${hrefOf([])}>list</a>, press <kbd>x</kbd> on one trace and then on another; or in a trace, press “compare”.</p>
+    <p>Press <kbd>x</kbd> on one trace in the <a href=${hrefOf([])}>list</a>, and then on another.</p>
   </div>`;
 }
 
@@ -64,7 +64,12 @@ function Difference({ left, right }) {
     <table class="table pair">
       <thead><tr><td></td><th scope="col" class="number">left</th><th scope="col" class="number">right</th></tr></thead>
       <tbody>
-        <tr><th scope="row">status</th><td class="number"><${Status} status=${left.status} /> ${wordOf(left.status)}</td><td class="number"><${Status} status=${right.status} /> ${wordOf(right.status)}</td></tr>
+        <tr>
+          <th scope="row">status</th>
+          ${[left, right].map(
+            ({ status }) => html`<td class="number"><${Status} status=${status} isSpoken=${false} /> ${wordOf(status)}</td>`,
+          )}
+        </tr>
         ${FIGURES.map(([name, say]) => [name, say(left), say(right)])
           .filter(([, ...said]) => said.some(Boolean))
           .map(
@@ -73,7 +78,10 @@ function Difference({ left, right }) {
               ${said.map((one) => html`<td class="number">${one}</td>`)}
             </tr>`,
           )}
-        <tr><td></td><td class="number"><a href=${runHref(left.trace_id, left.span_id)}>open</a></td><td class="number"><a href=${runHref(right.trace_id, right.span_id)}>open</a></td></tr>
+        <tr>
+          <td></td>
+          ${[left, right].map((run) => html`<td class="number"><a href=${runHref(run.trace_id, run.span_id)}>open</a></td>`)}
+        </tr>
       </tbody>
     </table>
     ${parts.map(([title, diff]) => html`<${Diff} key=${title} title=${title} diff=${diff} />`)}
@@ -144,7 +152,10 @@ function Both({ left: leftId, right: rightId }) {
   return html`<header class="view-head compare-head">
       <button type="button" class="faint back" aria-label="Back to the list" onClick=${() => back(hrefOf([]))}>←</button>
       <h1>Compare</h1>
-      <div class="compare-titles"><${Title} side="left" trace=${data.left} /><${Title} side="right" trace=${data.right} /></div>
+      <div class="compare-titles">
+        <${Title} side="left" trace=${data.left} />
+        <${Title} side="right" trace=${data.right} />
+      </div>
       <div class="actions"><a class="faint" href=${hrefOf(["compare"], { left: rightId, right: leftId })}>swap</a></div>
     </header>
     <${Split}
@@ -173,6 +184,8 @@ export function Compare() {
     document.title = "Compare · tracebus";
   }, []);
   return html`<main class="view compare">
-    ${left && right ? html`<${Both} key=${`${left} ${right}`} left=${left} right=${right} />` : html`<h1 class="unseen">Compare</h1><${HowTo} />`}
+    ${left && right
+      ? html`<${Both} key=${`${left} ${right}`} left=${left} right=${right} />`
+      : html`<h1 class="unseen">Compare</h1><${HowTo} />`}
   </main>`;
 }

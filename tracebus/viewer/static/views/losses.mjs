@@ -6,7 +6,7 @@ import { html, useEffect } from "../html.mjs";
 import { count, number, size } from "../figures.mjs";
 import { useKeys } from "../keys.mjs";
 import { info, onChanges, refreshInfo } from "../live.mjs";
-import { Facts, Loading, Trouble, When } from "../parts/small.mjs";
+import { Facts, Headings, Loading, Trouble, When } from "../parts/small.mjs";
 import { reasonOf } from "../words.mjs";
 
 const sumOf = (dropped) => Object.values(dropped).reduce((sum, dropped_) => sum + dropped_, 0);
@@ -49,15 +49,10 @@ export function Losses() {
   return html`<main class="view page">
     <h1>Losses</h1>
     <${Summary} about=${about} />
-    <p class="quiet">Secrets that were masked and values that were cut are said on each trace and run, where they are missing.</p>
+    <p class="quiet">Secrets that were masked and values that were cut are told of on each trace and run.</p>
     <h2 class="label">processes</h2>
     <div class="table-box"><table class="table">
-      <thead>
-        <tr>
-          <th scope="col">program</th><th scope="col">project</th><th scope="col" class="number">pid</th><th scope="col" class="number">began</th>
-          <th scope="col" class="number">ended</th><th scope="col" class="number">runs lost</th><th scope="col" class="number">events dropped</th>
-        </tr>
-      </thead>
+      <${Headings} texts=${["program", "project"]} numbers=${["pid", "began", "ended", "runs lost", "events dropped"]} />
       <tbody>
         ${processes.map(
           (process) => html`<tr key=${`${process.pid} ${process.opened_ns}`}>
@@ -66,7 +61,7 @@ export function Losses() {
             <td class="number">${process.pid}</td>
             <td class="number"><${When} ns=${process.opened_ns} /></td>
             <td class="number">${process.closed_ns === null ? "still there" : html`<${When} ns=${process.closed_ns} />`}</td>
-            <td class="number ${process.lost_runs ? "failed" : "quiet"}">${process.lost_runs ? number(process.lost_runs) : ""}</td>
+            <td class="number failed">${process.lost_runs ? number(process.lost_runs) : ""}</td>
             <td class="number" title=${Object.entries(process.dropped)
               .map(([reason, events]) => `${number(events)}: ${reasonOf(reason)}`)
               .join("\n")}>

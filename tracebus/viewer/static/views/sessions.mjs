@@ -8,8 +8,12 @@ import { costOf, count, duration, number } from "../figures.mjs";
 import { useKeys } from "../keys.mjs";
 import { onChanges } from "../live.mjs";
 import { Prose } from "../parts/prose.mjs";
-import { Lasting, Loading, Status, Trouble, When } from "../parts/small.mjs";
+import { Headings, Lasting, Loading, Status, Trouble, When } from "../parts/small.mjs";
 import { useListKeys } from "../selecting.mjs";
+
+function More({ what, onMore }) {
+  return html`<p><button type="button" class="button" onClick=${onMore}>${what}</button></p>`;
+}
 
 export function Sessions() {
   const [limit, setLimit] = useState(100);
@@ -34,16 +38,14 @@ export function Sessions() {
           <p>Give the runs of one a name, and they are shown together: <code>with scope(session_id="s-1"): …</code></p>
         </div>`
         : html`<div class="table-box"><table class="table" ref=${table}>
-          <thead>
-            <tr><th scope="col">session</th><th scope="col">user</th><th class="number" scope="col">turns</th><th class="number" scope="col">failed</th><th class="number" scope="col">tokens</th><th class="number" scope="col">cost</th><th class="number" scope="col">last</th></tr>
-          </thead>
+          <${Headings} texts=${["session", "user"]} numbers=${["turns", "failed", "tokens", "cost", "last"]} />
           <tbody>
             ${page.items.map(
               (session) => html`<tr key=${session.session_id}>
                 <th scope="row"><a href=${sessionHref(session.session_id)}>${session.session_id}</a></th>
                 <td>${session.user_id ?? ""}</td>
                 <td class="number">${number(session.traces)}</td>
-                <td class="number ${session.errors ? "failed" : "quiet"}">${session.errors ? number(session.errors) : ""}</td>
+                <td class="number failed">${session.errors ? number(session.errors) : ""}</td>
                 <td class="number">${session.total_tokens ? number(session.total_tokens) : ""}</td>
                 <td class="number">${costOf(session)}</td>
                 <td class="number"><${When} ns=${session.last_ns} /></td>
@@ -52,7 +54,7 @@ export function Sessions() {
           </tbody>
         </table></div>`
     }
-    ${page.after !== null && html`<p><button type="button" class="button" onClick=${() => setLimit(limit + 500)}>more sessions</button></p>`}
+    ${page.after !== null && html`<${More} what="more sessions" onMore=${() => setLimit(limit + 500)} />`}
   </main>`;
 }
 
@@ -80,6 +82,10 @@ function answerOf({ run, body }) {
   );
 }
 
+function Bubble({ who, text, shade = "" }) {
+  return html`<div class=${`bubble ${shade}`}><span class="role">${who}</span><${Prose} text=${text} /></div>`;
+}
+
 function Turn({ turn }) {
   const { trace, root } = turn;
   const answer = answerOf(root);
@@ -93,11 +99,13 @@ function Turn({ turn }) {
       <span class="quiet">${costOf(trace)}</span>
       <span class="quiet"><${When} ns=${trace.started_ns} /></span>
     </div>
-    ${question != null && html`<div class="bubble asked"><span class="role">${trace.user_id ?? "user"}</span><${Prose} text=${question} /></div>`}
-    ${answer != null && answer !== "" && html`<div class="bubble"><span class="role">answer</span><${Prose} text=${answer} /></div>`}
+    ${question != null && html`<${Bubble} shade="asked" who=${trace.user_id ?? "user"} text=${question} />`}
+    ${answer != null && answer !== "" && html`<${Bubble} who="answer" text=${answer} />`}
     ${
       root.body.error &&
-      html`<p class="failed turn-error"><a href=${runHref(trace.trace_id, root.run.span_id)}>✗ ${root.body.error.type}: ${root.body.error.message}</a></p>`
+      html`<p class="failed turn-error">
+        <a href=${runHref(trace.trace_id, root.run.span_id)}>✗ ${root.body.error.type}: ${root.body.error.message}</a>
+      </p>`
     }
   </li>`;
 }
@@ -116,7 +124,9 @@ export function Session({ session }) {
   }, [session]);
   useKeys({ Escape: () => back(hrefOf(["sessions"])) });
   if (error) {
-    return html`<main class="view"><${Trouble} error=${error}><p><a href=${hrefOf(["sessions"])}>All sessions</a></p><//></main>`;
+    return html`<main class="view">
+      <${Trouble} error=${error}><p><a href=${hrefOf(["sessions"])}>All sessions</a></p><//>
+    </main>`;
   }
   const told = data ?? previous;
   if (!told) return html`<main class="view"><${Loading} /></main>`;
@@ -128,7 +138,8 @@ export function Session({ session }) {
   };
   return html`<main class="view page conversation">
     <header class="view-head">
-      <button type="button" class="faint back" aria-label="Back to the sessions" onClick=${() => back(hrefOf(["sessions"]))}>←</button>
+      <button type="button" class="faint back" aria-label="Back to the sessions"
+        onClick=${() => back(hrefOf(["sessions"]))}>←</button>
       <h1>${about.session_id}</h1>
       <p class="fact-line">
         ${about.user_id != null && html`<span>user ${about.user_id}</span>`}
@@ -138,7 +149,9 @@ export function Session({ session }) {
         <span><a href=${hrefOf([], { session_id: about.session_id })}>as a list</a></span>
       </p>
     </header>
-    <ol class="turns">${[...traces.items, ...rest.items].map((turn) => html`<${Turn} key=${turn.trace.trace_id} turn=${turn} />`)}</ol>
-    ${after !== null && html`<p><button type="button" class="button" onClick=${more}>later turns</button></p>`}
+    <ol class="turns">
+      ${[...traces.items, ...rest.items].map((turn) => html`<${Turn} key=${turn.trace.trace_id} turn=${turn} />`)}
+    </ol>
+    ${after !== null && html`<${More} what="later turns" onMore=${more} />`}
   </main>`;
 }

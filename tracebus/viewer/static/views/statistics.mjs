@@ -46,6 +46,12 @@ function useTimes(range) {
   return { begin, grain, since_ns: begin === null ? null : `${begin}000000000` };
 }
 
+/** How many have failed, and their share: `14 · 5.4 %`. */
+function failuresOf({ runs, errors }) {
+  const share = (errors / runs) * 100;
+  return errors ? `${number(errors)} · ${share.toFixed(share < 10 ? 1 : 0)} %` : "";
+}
+
 function Groups({ rows, by, only }) {
   const pick = (key) => go(withQuery({ only: key === only ? null : key }), { replace: true });
   return html`<div class="table-box"><table class="table statistics">
@@ -60,17 +66,17 @@ function Groups({ rows, by, only }) {
     <tbody>
       ${rows.map((row) => {
         const key = row[by];
-        const failed = row.runs ? (row.errors / row.runs) * 100 : 0;
-        return html`<tr key=${key} aria-selected=${key != null && key === only}>
+        return html`<tr key=${key} class=${key != null && key === only ? "chosen" : ""}>
           <th scope="row">
             ${
               key == null
                 ? html`<span class="quiet">${nameOf(by, key)}</span>`
-                : html`<button type="button" class="faint name" aria-pressed=${key === only} onClick=${() => pick(key)}>${nameOf(by, key)}</button>`
+                : html`<button type="button" class="faint name" aria-pressed=${key === only}
+                  onClick=${() => pick(key)}>${nameOf(by, key)}</button>`
             }
           </th>
           <td class="number">${number(row.runs)}</td>
-          <td class=${`number ${row.errors ? "failed" : ""}`}>${row.errors ? `${number(row.errors)} · ${failed < 10 ? failed.toFixed(1) : failed.toFixed(0)} %` : ""}</td>
+          <td class="number failed">${failuresOf(row)}</td>
           <td class="number">${duration(row.p50_ns)}</td>
           <td class="number">${duration(row.p95_ns)}</td>
           <td class="number">${duration(row.p99_ns)}</td>
@@ -121,7 +127,8 @@ function Plots({ all, grouped, rows, by, only, times, grain }) {
     <${Plot} title="Latency" ...${shared} series=${percentiles} say=${duration} />
     <${Plot} title=${`Tokens by ${by}`} ...${shared} series=${tokens} say=${number} isBars=${true} />
     <${Plot} title=${`Cost by ${by}`} ...${shared} series=${costs} say=${cost} isBars=${true} />
-    <${Plot} title="Failed runs" ...${shared} filters=${{ ...filters, status: "error" }} series=${errors} say=${number} isBars=${true} />
+    <${Plot} title="Failed runs" ...${shared} filters=${{ ...filters, status: "error" }} series=${errors} say=${number}
+      isBars=${true} />
   </div>`;
 }
 
@@ -161,7 +168,8 @@ export function Statistics() {
       <${Picker} label="Group by" options=${GROUPS.map((one) => [one, `by ${one}`])} chosen=${by} field="by" />
       ${
         only !== null &&
-        html`<button type="button" class="chip" aria-label=${`Show all, not only ${only}`} onClick=${() => go(withQuery({ only: null }), { replace: true })}>
+        html`<button type="button" class="chip" aria-label=${`Show all, not only ${only}`}
+          onClick=${() => go(withQuery({ only: null }), { replace: true })}>
         only ${nameOf(by, only)} <span aria-hidden="true">×</span>
       </button>`
       }

@@ -46,7 +46,10 @@ function DeleteDialog({ trace, onClose }) {
   };
   return html`<dialog ref=${dialog} aria-labelledby="delete-title" onClose=${onClose}>
     <h2 id="delete-title">Delete this trace?</h2>
-    <p>${trace.name ?? "It"} and its ${count(trace.runs, "run")} are taken out of the store, and nothing of them stays in the file.</p>
+    <p>
+      ${trace.name ?? "It"} and its ${count(trace.runs, "run")} are taken out of the store.
+      ${" Nothing of them stays in the file."}
+    </p>
     ${error && html`<${Trouble} error=${error} />`}
     <p class="dialog-line">
       <button type="button" class="button" autofocus onClick=${() => dialog.current.close()}>Keep it</button>
@@ -77,7 +80,8 @@ function Head({ trace, onReplay, onNextFailing, onCopy }) {
     <p class="fact-line">${facts.map((fact, index) => html`<span key=${index}>${fact}</span>`)}</p>
     <div class="actions">
       ${streamed > 0 && html`<button type="button" class="faint" onClick=${onReplay}>replay</button>`}
-      <button type="button" class="faint" aria-pressed=${isMarked(trace.trace_id)} onClick=${() => toggleMark(trace)}>compare</button>
+      <button type="button" class="faint" aria-pressed=${isMarked(trace.trace_id)}
+        onClick=${() => toggleMark(trace)}>compare</button>
       <button type="button" class="faint" onClick=${onCopy}>copy link</button>
       <button type="button" class="faint" onClick=${() => setIsAsked(true)}>delete</button>
     </div>
@@ -97,7 +101,9 @@ function TreePane({ tree, total, selected, hasFocus, onSelect }) {
   const row = (index) => {
     const one = shown[index];
     if (!one)
-      return html`<div key=${`to come ${index}`} class="row tree-row to-come" role="row"><span role="gridcell">…</span></div>`;
+      return html`<div key=${`to come ${index}`} class="row tree-row to-come" role="row">
+        <span role="gridcell">…</span>
+      </div>`;
     return html`<${TreeRow}
       key=${one.run.span_id}
       row=${one}
@@ -111,7 +117,8 @@ function TreePane({ tree, total, selected, hasFocus, onSelect }) {
     />`;
   };
   return html`<div class="tree">
-    <${Rows} role="treegrid" label="Runs of the trace" count=${length} rowHeight=${ROW} row=${row} selected=${selected} hasFocus=${hasFocus} />
+    <${Rows} role="treegrid" label="Runs of the trace" count=${length} rowHeight=${ROW} row=${row} selected=${selected}
+      hasFocus=${hasFocus} />
     ${
       !isWhole &&
       tree.after.value !== undefined &&
@@ -241,7 +248,8 @@ export function Trace({ trace: asked, run: askedRun }) {
       name="trace"
       label="Width of the tree"
       firstHeight=${`${Math.max(tree.shown.value.length, 3) * ROW + 12}px`}
-      first=${html`<${TreePane} tree=${tree} total=${trace.runs} selected=${selected} hasFocus=${hasFocus} onSelect=${(run) => open(run)} />`}
+      first=${html`<${TreePane} tree=${tree} total=${trace.runs} selected=${selected} hasFocus=${hasFocus}
+        onSelect=${(run) => open(run)} />`}
       second=${
         missing || (detail.error && !told)
           ? html`<${Trouble} error=${detail.error} />`

@@ -19,12 +19,19 @@ import { hasFailed, isModel, kindWord, wordOf } from "../words.mjs";
 
 const [ROW, NARROW_ROW, HEAD] = [30, 50, 28];
 
+/** The tokens that were used; while that is not known those that were streamed, and `…` while there may be more. */
+function tokensOf({ tokens, streamed, status }) {
+  if (tokens.total != null) return number(tokens.total);
+  return streamed > 0 ? `${number(streamed)}${status === "open" ? "…" : ""}` : "";
+}
+
 function TraceCells({ trace }) {
-  const { tokens, streamed } = trace;
   return html`<span class="cell-status" role="gridcell"><${Status} status=${trace.status} /></span>
     <span class="cell-name" role="gridcell">
       <a class="name" tabindex="-1" href=${traceHref(trace.trace_id)}>${trace.name ?? "(no root)"}</a>
-      ${trace.errors > 0 && !hasFailed(trace.status) && html`<span class="failed small" title="Runs inside that failed">✗ ${number(trace.errors)}</span>`}
+      ${trace.errors > 0 &&
+      !hasFailed(trace.status) &&
+      html`<span class="failed small" title="Runs inside that failed">✗ ${number(trace.errors)}</span>`}
       ${isMarked(trace.trace_id) && html`<span class="left-out">marked</span>`}
     </span>
     <span class="cell-text" role="gridcell">
@@ -33,7 +40,7 @@ function TraceCells({ trace }) {
     </span>
     <span class="cell-duration number" role="gridcell"><${Lasting} of=${trace} /></span>
     <span class="cell-first number" role="gridcell">${duration(trace.first_token_ns)}</span>
-    <span class="cell-tokens number" role="gridcell">${tokens.total != null ? number(tokens.total) : streamed > 0 ? `${number(streamed)}${trace.status === "open" ? "…" : ""}` : ""}</span>
+    <span class="cell-tokens number" role="gridcell">${tokensOf(trace)}</span>
     <span class="cell-cost number" role="gridcell">${costOf(trace)}</span>
     <span class="cell-when number" role="gridcell"><${When} ns=${trace.started_ns} /></span>`;
 }
@@ -41,12 +48,15 @@ function TraceCells({ trace }) {
 function RunCells({ run }) {
   return html`<span class="cell-status" role="gridcell"><${Status} status=${run.status} /></span>
     <span class="cell-name" role="gridcell">
-      <a class=${`name ${isModel(run.kind) ? "model" : ""}`} tabindex="-1" href=${runHref(run.trace_id, run.span_id)}>${run.name}</a>
+      <a class=${`name ${isModel(run.kind) ? "model" : ""}`} tabindex="-1"
+        href=${runHref(run.trace_id, run.span_id)}>${run.name}</a>
       <span class="quiet small"> ${kindWord(run.kind)}</span>
     </span>
     <span class="cell-text" role="gridcell">
       <${Plain} text=${run.input ?? ""} />
-      ${run.error ? html`<span class="failed"> ✗ <${Plain} text=${run.error} /></span>` : run.output && html`<span class="quiet"> → <${Plain} text=${run.output} /></span>`}
+      ${run.error
+        ? html`<span class="failed"> ✗ <${Plain} text=${run.error} /></span>`
+        : run.output && html`<span class="quiet"> → <${Plain} text=${run.output} /></span>`}
     </span>
     <span class="cell-duration number" role="gridcell"><${Lasting} of=${run} /></span>
     <span class="cell-first number" role="gridcell">${duration(run.first_token_ns)}</span>
@@ -74,7 +84,8 @@ const AREAS = ["status", "name", "text", "duration", "first", "tokens", "cost", 
 const Head = () => html`<div class="row list-row head" role="row">
   ${HEADINGS.map(
     (heading, index) =>
-      html`<span class=${`cell-${AREAS[index]} ${index > 2 ? "number" : ""}`} role="columnheader">${index ? heading : html`<span class="unseen">${heading}</span>`}</span>`,
+      html`<span class=${`cell-${AREAS[index]} ${index > 2 ? "number" : ""}`}
+        role="columnheader">${index ? heading : html`<span class="unseen">${heading}</span>`}</span>`,
   )}
 </div>`;
 
@@ -92,6 +103,20 @@ function hear(listing, isPlain, changes) {
   if (fresh) announce(`${fresh} new`);
   for (const trace of changes.traces)
     if (hasFailed(trace.status)) announce(`${trace.name ?? "A trace"}: ${wordOf(trace.status)}`);
+}
+
+function NothingFound({ words }) {
+  if (!words) {
+    return html`<div class="notice">
+      <p class="notice-head">No trace is like that.</p>
+      <p><a href=${hrefOf([])}>Take all filters away</a></p>
+    </div>`;
+  }
+  return html`<div class="notice">
+    <p class="notice-head">No run has these words.</p>
+    <p class="quiet">A run can be found once it has ended. With a star behind it, a word may go on: subscri*</p>
+    <p><a href=${withQuery({ q: null })}>Take the search away</a></p>
+  </div>`;
 }
 
 export function Traces() {
@@ -169,8 +194,9 @@ export function Traces() {
     ${
       isPaused.value &&
       html`<p class="banner">
-      Paused. ${missed.value > 0 && `${number(missed.value)} changed meanwhile. `}<button type="button" class="faint" onClick=${togglePause}>go on</button>
-    </p>`
+        Paused. ${missed.value > 0 && `${number(missed.value)} changed meanwhile.`}
+        <button type="button" class="faint" onClick=${togglePause}>go on</button>
+      </p>`
     }
     ${
       marked.value.length > 0 &&
@@ -189,9 +215,7 @@ export function Traces() {
           : items === null
             ? html`<${Loading} />`
             : items.length === 0
-              ? html`<div class="notice"><p class="notice-head">${words ? "No run has these words." : "No trace is like that."}</p>
-                <p class="quiet">${words ? "A run can be found once it has ended; word* finds its beginnings." : ""}</p>
-                <p><a href=${words ? withQuery({ q: null }) : hrefOf([])}>${words ? "Take the search away" : "Take all filters away"}</a></p></div>`
+              ? html`<${NothingFound} words=${words} />`
               : html`<${Rows}
                 key=${listing.path + JSON.stringify(listing.query)}
                 role="grid"
