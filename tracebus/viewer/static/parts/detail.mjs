@@ -104,9 +104,11 @@ function Said({ detail, isRaw }) {
   const output = soFar(detail);
   if (isModel(run.kind)) {
     const { messages, parameters } = conversationOf(body.inputs, output);
-    return html`${messages.length > 0
+    return html`${
+      messages.length > 0
         ? html`<${Messages} messages=${messages} isRaw=${isRaw} />`
-        : html`<${Missing} run=${run} what="message" />`}
+        : html`<${Missing} run=${run} what="message" />`
+    }
       ${messages.length > 0 && output == null && html`<${Missing} run=${run} what="answer" />`}
       ${
         parameters.length > 0 &&

@@ -103,22 +103,25 @@ export function FilterBar({ search, words, filters, chips }) {
       <${Choice} name="model" label="Model" value=${filters.model} options=${optionsOf("model", choices.models)} />
       <${Choice} name="status" label="Status" value=${filters.status}
         options=${optionsOf("status", choices.statuses, (status) => wordOf(status).replace(/:.*/, ""))} />
-      ${(choices.tags.length > 0 || filters.tag) && html`<${Choice} name="tag" label="Tag" value=${filters.tag}
-        options=${optionsOf("tag", choices.tags)} />`}
+      ${
+        (choices.tags.length > 0 || filters.tag) &&
+        html`<${Choice} name="tag" label="Tag" value=${filters.tag}
+        options=${optionsOf("tag", choices.tags)} />`
+      }
       <${Choice} name="name" label="Name" value=${filters.name} options=${optionsOf("name", choices.names)} />
       <${Choice} name="min_duration_s" label="Slower than" value=${filters.min_duration_s} options=${SLOWER} />
-      ${choices.projects.length > 1 && html`<${Choice} name="project" label="Project" value=${filters.project}
-        options=${optionsOf("project", choices.projects)} />`}
+      ${
+        choices.projects.length > 1 &&
+        html`<${Choice} name="project" label="Project" value=${filters.project}
+        options=${optionsOf("project", choices.projects)} />`
+      }
       <${More} filters=${filters} />
     </div>
     ${
       chips.length > 0 &&
       html`<p class="chips">
       ${chips.map(
-        ([
-          name,
-          said,
-        ]) => html`<button key=${name} type="button" class="chip" aria-label=${`Take away the filter: ${said}`}
+        ([name, said]) => html`<button key=${name} type="button" class="chip" aria-label=${`Take away the filter: ${said}`}
           onClick=${() => set(name, null)}>
           ${said} <span aria-hidden="true">×</span>
         </button>`,

@@ -28,10 +28,10 @@ function Branch({ name, value, depth }) {
   const size = count(entries.length, isList ? "item" : "field");
   return html`<details open=${isOpen} onToggle=${(event) => setIsOpen(event.currentTarget.open)}>
     <summary>${name}<span class="quiet">${isList ? `[ ${size} ]` : `{ ${size} }`}</span></summary>
-    ${isOpen &&
-    entries
-      .slice(0, shown)
-      .map(([key, item]) => html`<${Node} key=${key} name=${key} value=${item} depth=${depth + 1} />`)}
+    ${
+      isOpen &&
+      entries.slice(0, shown).map(([key, item]) => html`<${Node} key=${key} name=${key} value=${item} depth=${depth + 1} />`)
+    }
     ${
       isOpen &&
       entries.length > shown &&
@@ -53,8 +53,10 @@ export function Json({ title, value, isRaw }) {
   const text = () => JSON.stringify(value, null, 2);
   return html`<section class="json" aria-label=${title}>
     <header><h3>${title}</h3><${CopyButton} text=${text} what=${`JSON of ${title}`} /></header>
-    ${isRaw
-      ? html`<pre tabindex="0">${text()}</pre>`
-      : html`<div class="json-tree"><${Node} name="" value=${value} depth=${0} /></div>`}
+    ${
+      isRaw
+        ? html`<pre tabindex="0">${text()}</pre>`
+        : html`<div class="json-tree"><${Node} name="" value=${value} depth=${0} /></div>`
+    }
   </section>`;
 }

@@ -31,8 +31,11 @@ function Plot({ steps, pauses, end, at }) {
         html`<rect class="pace-pause" x=${x(pause.from_ns)} y="0" width=${x(pause.to_ns - pause.from_ns)} height=${HEIGHT} />`,
     )}
     <path class="pace-line" d=${path} vector-effect="non-scaling-stroke" />
-    ${at !== null && html`<line class="pace-at" x1=${x(at)} x2=${x(at)} y1="0" y2=${HEIGHT}
-      vector-effect="non-scaling-stroke" />`}
+    ${
+      at !== null &&
+      html`<line class="pace-at" x1=${x(at)} x2=${x(at)} y1="0" y2=${HEIGHT}
+      vector-effect="non-scaling-stroke" />`
+    }
   </svg>`;
 }
 

@@ -184,8 +184,10 @@ export function Compare() {
     document.title = "Compare · tracebus";
   }, []);
   return html`<main class="view compare">
-    ${left && right
-      ? html`<${Both} key=${`${left} ${right}`} left=${left} right=${right} />`
-      : html`<h1 class="unseen">Compare</h1><${HowTo} />`}
+    ${
+      left && right
+        ? html`<${Both} key=${`${left} ${right}`} left=${left} right=${right} />`
+        : html`<h1 class="unseen">Compare</h1><${HowTo} />`
+    }
   </main>`;
 }

@@ -1,23 +1,20 @@
 // A trace: its tree with the waterfall at the left, the run that is selected at the right.
 
 import { address, back, go, hrefOf, runHref, sessionHref, traceHref } from "../address.mjs";
-import { pathOf, remove, useAnswer } from "../api.mjs";
-import { now } from "../clock.mjs";
+import { pathOf, useAnswer } from "../api.mjs";
 import { html, useEffect, useMemo, useRef, useState } from "../html.mjs";
 import { costOf, count, number } from "../figures.mjs";
 import { useKeys } from "../keys.mjs";
 import { onChanges } from "../live.mjs";
 import { isMarked, toggleMark } from "../marked.mjs";
 import { announce, notify } from "../notices.mjs";
+import { DeleteDialog } from "../parts/deleting.mjs";
 import { Detail, TABS } from "../parts/detail.mjs";
-import { Rows } from "../parts/rows.mjs";
 import { copy, Lasting, Loading, Status, Trouble, When } from "../parts/small.mjs";
 import { Split } from "../parts/split.mjs";
-import { TreeRow } from "../parts/waterfall.mjs";
+import { heightOf, TreePane } from "../parts/treepane.mjs";
 import { Tree } from "../tree.mjs";
 import { hasFailed } from "../words.mjs";
-
-const ROW = 26;
 
 /** Whether a row is the run that an address names: by its span, the beginning of that, or its UUID. */
 const isNamed = ({ run }, asked) => run.span_id.startsWith(asked) || run.run_id === asked;
@@ -29,33 +26,6 @@ function useTree(trace) {
     return () => tree.close();
   }, [tree]);
   return tree;
-}
-
-function DeleteDialog({ trace, onClose }) {
-  const dialog = useRef(null);
-  const [error, setError] = useState(null);
-  useEffect(() => dialog.current.showModal(), []);
-  const confirm = async () => {
-    try {
-      await remove(pathOf("traces", trace.trace_id));
-      notify("Deleted the trace");
-      go(hrefOf([]), { replace: true });
-    } catch (failed) {
-      setError(failed);
-    }
-  };
-  return html`<dialog ref=${dialog} aria-labelledby="delete-title" onClose=${onClose}>
-    <h2 id="delete-title">Delete this trace?</h2>
-    <p>
-      ${trace.name ?? "It"} and its ${count(trace.runs, "run")} are taken out of the store.
-      ${" Nothing of them stays in the file."}
-    </p>
-    ${error && html`<${Trouble} error=${error} />`}
-    <p class="dialog-line">
-      <button type="button" class="button" autofocus onClick=${() => dialog.current.close()}>Keep it</button>
-      <button type="button" class="button danger" onClick=${confirm}>Delete</button>
-    </p>
-  </dialog>`;
 }
 
 function Head({ trace, onReplay, onNextFailing, onCopy }) {
@@ -89,79 +59,27 @@ function Head({ trace, onReplay, onNextFailing, onCopy }) {
   </header>`;
 }
 
-function TreePane({ tree, total, selected, hasFocus, onSelect }) {
-  const shown = tree.shown.value;
-  const folded = tree.folded.value;
-  const { begin, end, isOpen } = tree.span.value;
-  const span = { begin };
-  const lasts = Math.max(1, (isOpen ? Math.max(end, now.value * 1e6) : end) - begin);
-  // Until the tree is loaded its length is known, so that the place in it does not move while it is.
-  const isWhole = tree.after.value === null;
-  const length = isWhole || tree.folded.value.size ? shown.length : Math.max(shown.length, total);
-  const row = (index) => {
-    const one = shown[index];
-    if (!one)
-      return html`<div key=${`to come ${index}`} class="row tree-row to-come" role="row">
-        <span role="gridcell">…</span>
-      </div>`;
-    return html`<${TreeRow}
-      key=${one.run.span_id}
-      row=${one}
-      place=${index}
-      total=${lasts}
-      span=${span}
-      isSelected=${index === selected}
-      isFolded=${folded.has(one.run.span_id)}
-      onSelect=${onSelect}
-      onFold=${(which, isFolded) => tree.fold(which, isFolded)}
-    />`;
-  };
-  return html`<div class="tree">
-    <${Rows} role="treegrid" label="Runs of the trace" count=${length} rowHeight=${ROW} row=${row} selected=${selected}
-      hasFocus=${hasFocus} />
-    ${
-      !isWhole &&
-      tree.after.value !== undefined &&
-      html`<p class="tree-foot quiet">
-      ${number(shown.length)} of ${number(total)} runs
-      ${!tree.isLoading.value && html`<button type="button" class="faint" onClick=${() => tree.more()}>load more</button>`}
-    </p>`
-    }
-  </div>`;
-}
-
-export function Trace({ trace: asked, run: askedRun }) {
-  const summary = useAnswer(pathOf("traces", asked));
-  const tree = useTree(asked);
-  const [hasFocus, setHasFocus] = useState(false);
-  const [wanted, setWanted] = useState(0);
-  const [isGone, setIsGone] = useState(false);
-  const shown = tree.shown.value;
-  const trace = summary.data ?? summary.previous;
-
-  const selected = askedRun ? shown.findIndex((row) => isNamed(row, askedRun)) : shown.length ? 0 : -1;
-  const current = selected < 0 ? null : shown[selected].run;
-  const span = current?.span_id ?? askedRun ?? null;
-  const detail = useAnswer(span === null ? null : pathOf("traces", asked, "runs", span));
-  const told = detail.data ?? detail.previous;
-
-  const tab = TABS.includes(address.value.query.get("tab")) ? address.value.query.get("tab") : "messages";
+/** What can be done in a trace, by key or by button, as things are now. */
+function commandsOf({ asked, tree, shown, selected, span, tab, setHasFocus, setWanted }) {
   const open = (run, nextTab = tab) =>
     go(runHref(asked, run, { tab: nextTab === "messages" ? null : nextTab }), { replace: true });
   const choose = (index) => {
     const row = shown[Math.max(0, Math.min(shown.length - 1, index))];
+    setHasFocus(true);
     if (row) open(row.run.span_id);
   };
-  const move = (by) => {
+  const fold = (isFolded) => {
+    const row = shown[selected];
+    if (!row) return;
     setHasFocus(true);
-    choose(selected + by);
+    const isFoldedNow = tree.folded.value.has(row.run.span_id);
+    if (row.has_children && isFoldedNow !== isFolded) tree.fold(row.run.span_id, isFolded);
+    else if (isFolded) choose(shown.findLastIndex((above, index) => index < selected && above.depth < row.depth));
+    else if (row.has_children) choose(selected + 1);
   };
-  const showTab = (name) => span && open(span, name);
-
   const nextFailing = () => {
     const rows = tree.rows.value;
-    const here = rows.findIndex((row) => row.run.span_id === span);
-    const place = tree.nextFailing(here);
+    const place = tree.nextFailing(rows.findIndex((row) => row.run.span_id === span));
     if (place < 0) {
       notify(tree.after.value === null ? "No run of this trace has failed" : "None of the runs loaded so far has failed");
       return;
@@ -171,65 +89,77 @@ export function Trace({ trace: asked, run: askedRun }) {
     open(rows[place].run.span_id);
     announce(`Failed: ${rows[place].run.name}`);
   };
-
   const replay = () => {
-    const rows = tree.rows.value;
-    const streamed = current?.streamed > 0 ? current : rows.find((row) => row.run.streamed > 0)?.run;
-    if (!streamed) {
+    const isStreamed = (row) => row?.run.streamed > 0;
+    const row = isStreamed(shown[selected]) ? shown[selected] : tree.rows.value.find(isStreamed);
+    if (!row) {
       notify("Nothing was streamed in this trace");
       return;
     }
-    open(streamed.span_id, "timing");
+    open(row.run.span_id, "timing");
     setWanted((before) => before + 1);
   };
-
-  const fold = (isFolded) => {
-    const row = shown[selected];
-    if (!row) return;
-    setHasFocus(true);
-    const isFoldedNow = tree.folded.value.has(row.run.span_id);
-    if (row.has_children && isFoldedNow !== isFolded) tree.fold(row.run.span_id, isFolded);
-    else if (isFolded) choose(shown.findLastIndex((above, index) => index < selected && above.depth < row.depth));
-    else if (row.has_children) move(1);
-  };
   const copyLink = () => copy(new URL(span ? runHref(asked, span) : traceHref(asked), window.location.href).href, "link");
+  const showTab = (name) => span && open(span, name);
+  return { open, choose, fold, nextFailing, replay, copyLink, showTab };
+}
 
-  useKeys({
-    j: () => move(1),
-    k: () => move(-1),
-    ArrowDown: () => move(1),
-    ArrowUp: () => move(-1),
-    Home: () => choose(0),
-    End: () => choose(shown.length - 1),
-    h: () => fold(true),
-    l: () => fold(false),
-    ArrowLeft: () => fold(true),
-    ArrowRight: () => fold(false),
-    Enter: () => document.querySelector(".detail-body")?.focus(),
-    Escape: () => back(hrefOf([])),
-    e: nextFailing,
-    r: replay,
-    c: copyLink,
-    x: () => trace && toggleMark(trace),
-    ...Object.fromEntries(TABS.map((name, index) => [String(index + 1), () => showTab(name)])),
-  });
-
-  const heard = useRef(null);
-  heard.current = (changes) => {
+/** Keep a trace as it is in the store; returns whether it was deleted. */
+function useNews({ id, span, summary, tree, detail }) {
+  const [isGone, setIsGone] = useState(false);
+  const hear = useRef(null);
+  hear.current = (changes) => {
     if (!changes.is_complete) {
-      summary.reload();
+      for (const one of [summary, detail]) one.reload();
       tree.load();
-      detail.reload();
       return;
     }
-    const id = trace?.trace_id ?? asked;
     if (changes.removed.includes(id)) setIsGone(true);
     if (changes.traces.some((one) => one.trace_id === id)) summary.reload();
     const runs = changes.runs.filter((run) => run.trace_id === id);
     tree.apply(runs);
     if (runs.some((run) => run.span_id === span)) detail.reload();
   };
-  useEffect(() => onChanges((changes) => heard.current(changes)), []);
+  useEffect(() => onChanges((changes) => hear.current(changes)), []);
+  return isGone;
+}
+
+export function Trace({ trace: asked, run: askedRun }) {
+  const summary = useAnswer(pathOf("traces", asked));
+  const tree = useTree(asked);
+  const [hasFocus, setHasFocus] = useState(false);
+  const [wanted, setWanted] = useState(0);
+  const shown = tree.shown.value;
+  const trace = summary.data ?? summary.previous;
+
+  const selected = askedRun ? shown.findIndex((row) => isNamed(row, askedRun)) : shown.length ? 0 : -1;
+  const span = shown[selected]?.run.span_id ?? askedRun ?? null;
+  const detail = useAnswer(span === null ? null : pathOf("traces", asked, "runs", span));
+  const told = detail.data ?? detail.previous;
+
+  const tab = TABS.includes(address.value.query.get("tab")) ? address.value.query.get("tab") : "messages";
+  const does = commandsOf({ asked, tree, shown, selected, span, tab, setHasFocus, setWanted });
+
+  useKeys({
+    j: () => does.choose(selected + 1),
+    k: () => does.choose(selected - 1),
+    ArrowDown: () => does.choose(selected + 1),
+    ArrowUp: () => does.choose(selected - 1),
+    Home: () => does.choose(0),
+    End: () => does.choose(shown.length - 1),
+    h: () => does.fold(true),
+    l: () => does.fold(false),
+    ArrowLeft: () => does.fold(true),
+    ArrowRight: () => does.fold(false),
+    Enter: () => document.querySelector(".detail-body")?.focus(),
+    Escape: () => back(hrefOf([])),
+    e: does.nextFailing,
+    r: does.replay,
+    c: does.copyLink,
+    x: () => trace && toggleMark(trace),
+    ...Object.fromEntries(TABS.map((name, index) => [String(index + 1), () => does.showTab(name)])),
+  });
+  const isGone = useNews({ id: trace?.trace_id ?? asked, span, summary, tree, detail });
   useEffect(() => {
     document.title = `${trace?.name ?? "trace"} · tracebus`;
   }, [trace?.name]);
@@ -243,18 +173,23 @@ export function Trace({ trace: asked, run: askedRun }) {
   if (!trace) return html`<main class="view"><${Loading} /></main>`;
   const missing = askedRun && selected < 0 && tree.after.value === null && detail.error;
   return html`<main class=${`view trace ${hasFailed(trace.status) ? "has-failed" : ""}`}>
-    <${Head} trace=${trace} onReplay=${replay} onNextFailing=${nextFailing} onCopy=${copyLink} />
+    <${Head} trace=${trace} onReplay=${does.replay} onNextFailing=${does.nextFailing} onCopy=${does.copyLink} />
     <${Split}
       name="trace"
       label="Width of the tree"
-      firstHeight=${`${Math.max(tree.shown.value.length, 3) * ROW + 12}px`}
-      first=${html`<${TreePane} tree=${tree} total=${trace.runs} selected=${selected} hasFocus=${hasFocus}
-        onSelect=${(run) => open(run)} />`}
+      firstHeight=${`${heightOf(shown.length)}px`}
+      first=${html`<${TreePane}
+        tree=${tree}
+        total=${trace.runs}
+        selected=${selected}
+        hasFocus=${hasFocus}
+        onSelect=${(run) => does.open(run)}
+      />`}
       second=${
         missing || (detail.error && !told)
           ? html`<${Trouble} error=${detail.error} />`
           : told
-            ? html`<${Detail} detail=${told} tab=${tab} onTab=${showTab} wanted=${wanted} />`
+            ? html`<${Detail} detail=${told} tab=${tab} onTab=${does.showTab} wanted=${wanted} />`
             : html`<${Loading} />`
       }
     />

@@ -29,9 +29,11 @@ function TraceCells({ trace }) {
   return html`<span class="cell-status" role="gridcell"><${Status} status=${trace.status} /></span>
     <span class="cell-name" role="gridcell">
       <a class="name" tabindex="-1" href=${traceHref(trace.trace_id)}>${trace.name ?? "(no root)"}</a>
-      ${trace.errors > 0 &&
-      !hasFailed(trace.status) &&
-      html`<span class="failed small" title="Runs inside that failed">✗ ${number(trace.errors)}</span>`}
+      ${
+        trace.errors > 0 &&
+        !hasFailed(trace.status) &&
+        html`<span class="failed small" title="Runs inside that failed">✗ ${number(trace.errors)}</span>`
+      }
       ${isMarked(trace.trace_id) && html`<span class="left-out">marked</span>`}
     </span>
     <span class="cell-text" role="gridcell">
@@ -54,9 +56,11 @@ function RunCells({ run }) {
     </span>
     <span class="cell-text" role="gridcell">
       <${Plain} text=${run.input ?? ""} />
-      ${run.error
-        ? html`<span class="failed"> ✗ <${Plain} text=${run.error} /></span>`
-        : run.output && html`<span class="quiet"> → <${Plain} text=${run.output} /></span>`}
+      ${
+        run.error
+          ? html`<span class="failed"> ✗ <${Plain} text=${run.error} /></span>`
+          : run.output && html`<span class="quiet"> → <${Plain} text=${run.output} /></span>`
+      }
     </span>
     <span class="cell-duration number" role="gridcell"><${Lasting} of=${run} /></span>
     <span class="cell-first number" role="gridcell">${duration(run.first_token_ns)}</span>
