@@ -18,7 +18,7 @@ try:
     from starlette.responses import Response
     from starlette.routing import Route
 except ImportError as error:
-    raise MissingExtraError('the viewer needs starlette and sse-starlette: pip install "tracebus[viewer]"') from error
+    raise MissingExtraError('the viewer needs starlette: pip install "tracebus[viewer]"') from error
 
 from ..outputs.store import NoStoreYetError, Reader
 from .api import ANSWERS, Answer

@@ -61,6 +61,7 @@ class Assets:
         except (KeyError, FileNotFoundError):
             raise HTTPException(404) from None
         headers = {"ETag": asset.etag, "Cache-Control": "no-cache"}
-        if asset.etag in request.headers.get("if-none-match", ""):
+        known = request.headers.get("if-none-match", "")
+        if known == "*" or asset.etag in known:
             return Response(status_code=304, headers=headers)
         return Response(asset.body, headers=headers, media_type=MEDIA_TYPES.get(Path(name).suffix, "application/octet-stream"))

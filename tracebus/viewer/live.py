@@ -9,7 +9,13 @@ from typing import Final, NamedTuple
 
 import anyio
 import msgspec
-from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from ..errors import MissingExtraError
+
+try:
+    from sse_starlette import EventSourceResponse, ServerSentEvent
+except ImportError as error:
+    raise MissingExtraError('the viewer needs sse-starlette: pip install "tracebus[viewer]"') from error
 
 from ..outputs.store import Changes, Reader, StoreError
 from .source import Source

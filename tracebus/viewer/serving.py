@@ -98,18 +98,16 @@ class Server:
         self._app.state.source.close()
 
     @contextmanager
-    def shown_in_browser(self, path: str = "/") -> Iterator[None]:
+    def shown_in_browser(self, path: str = "/") -> Iterator[threading.Thread]:
         """Open a page in the user's browser. A token is in no command line, where other users could see it."""
         if self.token is None:
-            _open(self.address_of(path))
-            yield
+            yield _open(self.address_of(path))
             return
         number, name = tempfile.mkstemp(prefix="tracebus-", suffix=".html")
         try:
             with open(number, "w", encoding="utf-8") as file:
                 file.write(_THERE.format(escape(self.address_of(path, with_token=True))))
-            _open(Path(name).as_uri())
-            yield
+            yield _open(Path(name).as_uri())
         finally:
             os.unlink(name)
 
@@ -117,9 +115,11 @@ class Server:
 _THERE: Final = '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={}"><title>tracebus</title>'
 
 
-def _open(address: str) -> None:
+def _open(address: str) -> threading.Thread:
     # Some browsers are programs of the terminal, and keep whoever starts them waiting.
-    threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+    opening = threading.Thread(target=webbrowser.open, args=(address,), daemon=True)
+    opening.start()
+    return opening
 
 
 def _resolved(host: str) -> tuple[socket.AddressFamily, str]:
@@ -131,11 +131,13 @@ def _resolved(host: str) -> tuple[socket.AddressFamily, str]:
 
 
 def _first_free(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+    if not 0 <= port < 2**16:
+        raise ArgumentError(f"port={port} is none: give one from 1 to 65535, or 0 for any that is free")
     last = min(port + TRIED, 2**16) - 1 if port else 0
-    for candidate in range(port, last + 1):
+    while True:
         try:
-            return socket.create_server((host, candidate), family=family, backlog=128)
+            return socket.create_server((host, port), family=family)
         except OSError as error:
-            if error.errno not in (errno.EADDRINUSE, errno.EACCES) or candidate == last:
-                raise ArgumentError(f"the viewer cannot listen on {host}, port {candidate}: {error.strerror}") from error
-    raise ArgumentError(f"port={port} is none: give one from 0, which is any free one, to 65535")
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES) or port == last:
+                raise ArgumentError(f"the viewer cannot listen on {host}, port {port}: {error.strerror}") from error
+        port += 1
