@@ -107,6 +107,21 @@ def test_axe_finds_nothing_serious_on_an_empty_store(tmp_path: Path, open_viewer
     assert barriers(look) == []
 
 
+def cut_numbers(look: Look) -> list[str]:
+    """The figures that have no room."""
+    return look.page.evaluate(
+        "[...document.querySelectorAll('.row .number')].filter((one) => one.scrollWidth > one.clientWidth + 1)"
+        ".map((one) => one.textContent)"
+    )
+
+
+@pytest.mark.parametrize("width", [721, 1000, 1280])
+def test_no_figure_is_cut_off_in_the_list(width: int, paths: tuple[Path, dict[str, str]], open_viewer: Opener):
+    look = open_viewer(paths[0], viewport={"width": width, "height": 700})
+    expect(rows(look.at("/")).first).to_be_visible()
+    assert cut_numbers(look) == []
+
+
 @pytest.fixture(scope="module")
 def narrow(browser: Browser, paths: tuple[Path, dict[str, str]]) -> Iterator[Look]:
     size = {"width": 400, "height": 800}
@@ -125,6 +140,7 @@ def test_a_view_fits_into_400_pixels(view: str, narrow: Look, paths: tuple[Path,
     )
     assert wide == []
     assert narrow.page.evaluate("document.documentElement.scrollWidth") <= 400
+    assert cut_numbers(narrow) == []
 
 
 def test_the_page_is_used_with_the_tab_key_alone(paths: tuple[Path, dict[str, str]], open_viewer: Opener):

@@ -161,6 +161,7 @@ function Both({ left: leftId, right: rightId }) {
     <${Split}
       name="compare"
       label="Width of the trees"
+      firstHeight=${`${Math.max(rows.length, 3) * ROW + HEAD}px`}
       first=${html`<${Rows}
         role="treegrid"
         label="Runs of both traces"
