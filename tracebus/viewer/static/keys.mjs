@@ -1,8 +1,8 @@
 // The keyboard: what each key does, in the order of the help, and which part of the page hears it.
 //
-// A part says what its keys do while it is shown. The part that was shown last is asked first.
+// A part says what its keys do while it is shown. The part that was shown last is asked first, and the page itself last.
 
-import { useEffect, useRef } from "./html.mjs";
+import { useLayoutEffect, useRef } from "./html.mjs";
 
 /** What the help shows: keys, and what they do. */
 export const HELP = [
@@ -58,12 +58,17 @@ function press(event) {
   }
 }
 
-/** Hear these keys while the part is shown: an object of functions by key. One that returns false passes the key on. */
-export function useKeys(actions) {
+/**
+ * Hear these keys while the part is shown: an object of functions by key. One that returns false passes the key on.
+ *
+ * From the moment on when the part can be seen: who types at once is heard, too. `isPage` is for what is around all parts.
+ */
+export function useKeys(actions, { isPage = false } = {}) {
   const layer = useRef(actions);
   layer.current = actions;
-  useEffect(() => {
-    layers.push(layer);
+  useLayoutEffect(() => {
+    if (isPage) layers.unshift(layer);
+    else layers.push(layer);
     return () => layers.splice(layers.indexOf(layer), 1);
   }, []);
 }

@@ -101,7 +101,7 @@ function View() {
 }
 
 export function App() {
-  useKeys({
+  const keys = {
     "?": () => (isHelping.value = true),
     t: toggleTheme,
     p: togglePause,
@@ -113,7 +113,8 @@ export function App() {
     "g s": () => go(hrefOf(["sessions"])),
     "g a": () => go(hrefOf(["statistics"])),
     "g d": () => go(hrefOf(["losses"])),
-  });
+  };
+  useKeys(keys, { isPage: true });
   return html`<${Header} />
     <${Guarded} on=${address.value.href}><${View} /><//>
     <${Notices} />
