@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Route
 
 from ..links import RUN_PAGE, TRACE_PAGE
 from ..outputs.store import NoStoreYetError, Reader
+from .addresses import ANYTHING
 from .assets import Assets
 from .problems import as_json, route_of, status_of, text_of
 from .source import Source
@@ -38,7 +39,7 @@ class Pages:
         """Return the routes of all pages and of the files that they need."""
         return [
             *(Route(path, self._list) for path in LISTS),
-            Route("/sessions/{session:path}", self._session),
+            Route(f"/sessions/{{session:{ANYTHING}}}", self._session),
             Route(TRACE_PAGE, self._trace),
             Route(RUN_PAGE, self._trace),
             Route("/static/{path:path}", self._assets.answer),
