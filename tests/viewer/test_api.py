@@ -364,12 +364,24 @@ def test_another_method_is_405(method: str, client: httpx.Client) -> None:
 
 
 def test_a_page_about_what_is_gone_says_so_with_its_status(client: httpx.Client) -> None:
-    for path in ("/traces/ffff", "/traces/@last/runs/ffff", "/sessions/nobody", "/nowhere", "/traces/%3Cscript%3E"):
+    gone = [
+        "/traces/ffff",
+        "/traces/@last/runs/ffff",
+        "/sessions/nobody",
+        "/compare?left=@last&right=ffff",
+        "/traces/%3Cscript%3E",
+    ]
+    for path in [*gone, "/nowhere"]:
         answer = client.get(path)
         assert answer.status_code == 404
         assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
         assert '<p role="alert">' in answer.text
         assert "<script>" not in answer.text
+
+
+def test_a_page_for_comparing_is_there_before_anything_is_chosen(client: httpx.Client) -> None:
+    for query in ("", "?left=@last", "?left=@last&right=@last", "?left=&right="):
+        assert client.get(f"/compare{query}").status_code == 200
 
 
 def test_a_page_is_known_by_the_whole_id(client: httpx.Client, reader: Reader) -> None:

@@ -22,7 +22,7 @@ from .source import Source
 
 __all__ = ["Pages"]
 
-LISTS: Final = ("/", "/sessions", "/statistics", "/losses", "/compare")
+LISTS: Final = ("/", "/sessions", "/statistics", "/losses")
 ROOT: Final = '<meta name="root" content="{}">'
 """Where the script finds below which path the viewer is mounted."""
 MESSAGE: Final = "<!-- message -->"
@@ -40,6 +40,7 @@ class Pages:
         return [
             *(Route(path, self._list) for path in LISTS),
             Route(f"/sessions/{{session:{ANYTHING}}}", self._session),
+            Route("/compare", self._comparison),
             Route(TRACE_PAGE, self._trace),
             Route(RUN_PAGE, self._trace),
             Route("/static/{path:path}", self._assets.answer),
@@ -54,6 +55,14 @@ class Pages:
 
     async def _session(self, request: Request) -> Response:
         await self._source.ask(lambda reader: reader.session(request.path_params["session"]))
+        return self._page(request)
+
+    async def _comparison(self, request: Request) -> Response:
+        query = request.query_params
+        chosen = [query[side] for side in ("left", "right") if query.get(side)]
+        if not chosen:
+            return await self._list(request)
+        await self._source.ask(lambda reader: [reader.resolve(trace) for trace in chosen])
         return self._page(request)
 
     async def _trace(self, request: Request) -> Response:
