@@ -47,7 +47,21 @@ def test_links_are_off_or_of_the_usual_or_of_another_viewer(given: bool | str, v
 
 
 @pytest.mark.parametrize(
-    "given", ["", "localhost:8287", "ftp://x", "http://", "http://a b", "http://a\x1b[0m", "http://ä", 8287, [], 1]
+    "given",
+    [
+        "",
+        "localhost:8287",
+        "ftp://x",
+        "http://",
+        "http://a b",
+        "http://a\x1b[0m",
+        "http://ä",
+        "http://a/?token=x",
+        "http://a#b",
+        8287,
+        [],
+        1,
+    ],
 )
 def test_what_is_no_address_is_told(given: Any) -> None:
     with pytest.raises(ArgumentError, match="no address of the viewer"):

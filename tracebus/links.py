@@ -15,7 +15,9 @@ HOST: Final = "127.0.0.1"
 PORT: Final = 8287
 """Where `tracebus ui` serves unless it is told otherwise."""
 
-_ADDRESS: Final = re.compile(r"https?://[!-~]+", re.ASCII)
+_ADDRESS: Final = re.compile(r"https?://(?:(?![?#])[!-~])+")
+"""Without a query: that of the viewer may have its token, which is in no log line."""
+
 TRACE_PAGE: Final = "/traces/{trace}"
 RUN_PAGE: Final = "/traces/{trace}/runs/{run}"
 

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import msgspec
 import pytest
 from served import SECRET, answer, asking, fill, running
 
-from tracebus import flush
+from tracebus import flush, scope
 from tracebus.outputs.store import Filter, Reader, delete, save
 from tracebus.outputs.store.schema import MIGRATIONS
 from tracebus.signals import isolated
@@ -152,6 +153,17 @@ def test_a_session_is_a_conversation_the_oldest_turn_first(client: httpx.Client)
     assert [turn["trace"]["trace_id"] for turn in turns] == [turn["root"]["run"]["trace_id"] for turn in turns]
     assert (first["session"]["session_id"], first["session"]["traces"]) == ("s/1", 3)
     assert second["traces"]["after"] is None
+
+
+@pytest.mark.parametrize("session", ["a/b", "a\nb", "a b?c#d%2F", "..a", "ö", "a\\b", "runs/tree"])
+def test_a_session_may_be_called_anything(session: str, path: Path, serve: Callable[..., Server]) -> None:
+    with isolated(), save(path), scope(session_id=session):
+        answer("Why?")
+        assert flush()
+    with asking(serve(path)) as client:
+        assert get(client, f"/sessions/{quote(session, safe='')}")["session"]["session_id"] == session
+        assert client.get(f"/sessions/{quote(session, safe='')}").status_code == 200
+        assert client.delete(f"/api/sessions/{quote(session, safe='')}").json()["removed"]["traces"] == 1
 
 
 def test_statistics_are_told_by_what_is_asked_for(client: httpx.Client, reader: Reader) -> None:
@@ -352,12 +364,18 @@ def test_another_method_is_405(method: str, client: httpx.Client) -> None:
 
 
 def test_a_page_about_what_is_gone_says_so_with_its_status(client: httpx.Client) -> None:
-    for path in ("/traces/ffff", "/traces/@last/runs/ffff", "/sessions/nobody", "/nowhere", "/traces/%3Cscript%3E"):
+    gone = "/traces/ffff /traces/@last/runs/ffff /sessions/nobody /compare?left=@last&right=ffff /traces/%3Cscript%3E /nowhere"
+    for path in gone.split():
         answer = client.get(path)
         assert answer.status_code == 404
         assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
         assert '<p role="alert">' in answer.text
         assert "<script>" not in answer.text
+
+
+def test_a_page_for_comparing_is_there_before_anything_is_chosen(client: httpx.Client) -> None:
+    for query in ("", "?left=@last", "?left=@last&right=@last", "?left=&right="):
+        assert client.get(f"/compare{query}").status_code == 200
 
 
 def test_a_page_is_known_by_the_whole_id(client: httpx.Client, reader: Reader) -> None:

@@ -30,6 +30,7 @@ from ..outputs.store import (
     TreeRow,
     delete,
 )
+from .addresses import ANYTHING
 from .comparing import Comparison, RunComparison, compare_runs, compare_traces
 from .questions import Compared, Latest, Nothing, Paged, Points, Searched, Sessions, Statistics, Traces
 
@@ -174,7 +175,7 @@ def sessions(reader: Reader, asked: Sessions) -> Page[Session]:
     return reader.sessions(user_id=asked.user_id, limit=asked.limit, after=asked.after)
 
 
-@_answers("/sessions/{session:path}")
+@_answers(f"/sessions/{{session:{ANYTHING}}}")
 def session(reader: Reader, asked: Paged, session: str) -> Conversation:
     """A conversation, the oldest turn first."""
     page = reader.traces(session_id=session, limit=asked.limit, after=asked.after, oldest_first=True)
@@ -189,7 +190,7 @@ def _turns(reader: Reader, traces: Page[TraceSummary]) -> Iterator[Turn]:
             continue
 
 
-@_answers("/sessions/{session:path}", method="DELETE")
+@_answers(f"/sessions/{{session:{ANYTHING}}}", method="DELETE")
 def delete_session(reader: Reader, asked: Nothing, session: str) -> Removal:
     """Delete all traces of a session."""
     return _removal(delete(reader.path, session_id=session))

@@ -19,6 +19,7 @@ MEDIA_TYPES: Final = {
     ".js": "text/javascript",
     ".json": "application/json",
     ".map": "application/json",
+    ".md": "text/plain",
     ".mjs": "text/javascript",
     ".png": "image/png",
     ".svg": "image/svg+xml",

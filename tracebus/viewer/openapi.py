@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from ..outputs.store import Changes
+from .addresses import ANYTHING
 from .api import ANSWERS, Answer
 from .questions import Since
 
@@ -52,7 +53,7 @@ def _events() -> None:
 
 
 def _path(answer: Answer) -> str:
-    return answer.path.replace(":path}", "}")
+    return answer.path.replace(f":{ANYTHING}}}", "}")
 
 
 def _operation(answer: Answer, content: dict[str, Any], problem: dict[str, Any]) -> dict[str, Any]:

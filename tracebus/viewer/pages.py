@@ -15,13 +15,14 @@ from starlette.routing import BaseRoute, Route
 
 from ..links import RUN_PAGE, TRACE_PAGE
 from ..outputs.store import NoStoreYetError, Reader
+from .addresses import ANYTHING
 from .assets import Assets
 from .problems import as_json, route_of, status_of, text_of
 from .source import Source
 
 __all__ = ["Pages"]
 
-LISTS: Final = ("/", "/sessions", "/statistics", "/losses", "/compare")
+LISTS: Final = ("/", "/sessions", "/statistics", "/losses")
 ROOT: Final = '<meta name="root" content="{}">'
 """Where the script finds below which path the viewer is mounted."""
 MESSAGE: Final = "<!-- message -->"
@@ -38,7 +39,8 @@ class Pages:
         """Return the routes of all pages and of the files that they need."""
         return [
             *(Route(path, self._list) for path in LISTS),
-            Route("/sessions/{session:path}", self._session),
+            Route(f"/sessions/{{session:{ANYTHING}}}", self._session),
+            Route("/compare", self._comparison),
             Route(TRACE_PAGE, self._trace),
             Route(RUN_PAGE, self._trace),
             Route("/static/{path:path}", self._assets.answer),
@@ -53,6 +55,14 @@ class Pages:
 
     async def _session(self, request: Request) -> Response:
         await self._source.ask(lambda reader: reader.session(request.path_params["session"]))
+        return self._page(request)
+
+    async def _comparison(self, request: Request) -> Response:
+        query = request.query_params
+        chosen = [query[side] for side in ("left", "right") if query.get(side)]
+        if not chosen:
+            return await self._list(request)
+        await self._source.ask(lambda reader: [reader.resolve(trace) for trace in chosen])
         return self._page(request)
 
     async def _trace(self, request: Request) -> Response:

@@ -40,7 +40,7 @@ class Server:
 
     Outside of loopback there is always a token; without one given, ``token`` is a new one. ``address`` is where it is.
 
-    Raises ArgumentError for a host that is none and a token that is easy to guess, OSError when there is no port.
+    Raises ArgumentError for a host that is none and a token that is easy to guess, and when no port is free.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Server:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self._app,
+                http="h11",  # the one that is strict
                 access_log=False,  # an address may have the token in it
                 log_config=None,
                 log_level="error",
