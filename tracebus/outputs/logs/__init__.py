@@ -25,6 +25,7 @@ from ...events import (
     SubscriberFailed,
     ToolError,
 )
+from ...links import viewer_at
 from ...payload import Capture, default_capture
 from ...redaction import Redactor
 from ...runs import current_run
@@ -48,6 +49,7 @@ def log_to_stdout(
     stream: TextIO | None = None,
     capture: Capture | None = None,
     redactor: Redactor | None = None,
+    links: bool | str = False,
 ) -> Subscription:
     """Write a line about every event, until the returned subscription is closed.
 
@@ -55,7 +57,9 @@ def log_to_stdout(
     Lines go to whatever ``sys.stdout`` is at that moment, or to ``stream``. With ``tokens`` the pieces of a streamed
     answer are written as they come; a secret that is spread over several of them is not recognized. ``capture`` says
     which content is in the lines, ``"none"``, ``"inputs"``, ``"outputs"`` or ``"all"``, and ``redactor`` masks secrets
-    in it; not given, they are what TRACEBUS_CAPTURE says and the redactor that masks everywhere.
+    in it; not given, they are what TRACEBUS_CAPTURE says and the redactor that masks everywhere. With ``links`` lines
+    lead to their run in the web viewer, at the address that `tracebus ui` printed, or with True at the usual one: the line
+    of a trace's end, the id at a start where the terminal lets one click it, and ``link`` in JSON.
 
     Calling it again replaces what an earlier call for the same stream set up. A stream that is closed or full is
     warned about through ``logging``, at most once a minute; the app hears nothing of it.
@@ -65,7 +69,8 @@ def log_to_stdout(
     if stream is not None and not callable(getattr(stream, "write", None)):
         raise ArgumentError(f"stream={stream!r} has no write(): give a text stream such as sys.stderr, None is stdout")
     capture = _checked(format, tokens, capture, redactor)
-    return _log(Standard("stdout") if stream is None else Given(stream), format, tokens, capture, redactor)
+    place = Standard("stdout") if stream is None else Given(stream)
+    return _log(place, format, tokens, capture, redactor, viewer_at(links))
 
 
 def log_to(
@@ -75,6 +80,7 @@ def log_to(
     tokens: bool = False,
     capture: Capture | None = None,
     redactor: Redactor | None = None,
+    links: bool | str = False,
 ) -> Subscription:
     """Write a line about every event as ``log_to_stdout`` does, somewhere else.
 
@@ -84,13 +90,16 @@ def log_to(
     Raises ArgumentError for what is none of the choices, OSError for a file that cannot be opened.
     """
     capture = _checked(format, tokens, capture, redactor)
-    return _log(place_of(destination), format, tokens, capture, redactor)
+    viewer = viewer_at(links)
+    return _log(place_of(destination), format, tokens, capture, redactor, viewer)
 
 
-def _log(place: Place, format: Format, tokens: bool, capture: Capture, redactor: Redactor | None) -> Subscription:
+def _log(
+    place: Place, format: Format, tokens: bool, capture: Capture, redactor: Redactor | None, viewer: str | None
+) -> Subscription:
     hooks = [hook for hook in HOOKS.values() if tokens or hook is not llm_new_token]
     _close_earlier(place)
-    lines = LogLines(format, place, capture, redactor)
+    lines = LogLines(format, place, capture, redactor, viewer)
     lines.subscription = subscribe(lines, *hooks, delivery="inline")
     return lines.subscription
 
@@ -131,12 +140,12 @@ class LogLines:
 
     subscription: Subscription | None = None
 
-    def __init__(self, format: Format, place: Place, capture: Capture, redactor: Redactor | None) -> None:
+    def __init__(self, format: Format, place: Place, capture: Capture, redactor: Redactor | None, viewer: str | None) -> None:
         self.place = place
         self._format = format
         self._printer = Printer(place, Layout())
-        self._json = self._logger_of(FieldsOf(capture, redactor), as_json)
-        self._console = self._logger_of(RowOf(capture, redactor))
+        self._json = self._logger_of(FieldsOf(capture, redactor, viewer), as_json)
+        self._console = self._logger_of(RowOf(capture, redactor, viewer))
         self._choose_for(self._printer.target)
 
     def _logger_of(self, *processors: Callable[..., Any]) -> _EventLogger:

@@ -33,6 +33,7 @@ from ...events import (
     ToolError,
     ToolStart,
 )
+from ...links import link_to
 from ...payload import Capture, captures_inputs, captures_outputs, encode, sanitize
 from ...redaction import Redactor, default_redactor
 from ...runs import Run, Usage
@@ -55,9 +56,10 @@ class FieldsOf:
     Content is masked and bounded; what ``capture`` leaves out, and what is not known, has no field.
     """
 
-    def __init__(self, capture: Capture, redactor: Redactor | None) -> None:
+    def __init__(self, capture: Capture, redactor: Redactor | None, viewer: str | None) -> None:
         self._takes_inputs = captures_inputs(capture)
         self._redactor = redactor
+        self._viewer = viewer
         self._content = {
             **(_INPUT if captures_inputs(capture) else {}),
             **(_OUTPUT if captures_outputs(capture) else {}),
@@ -94,6 +96,8 @@ class FieldsOf:
                     fields["duration_ms"] = int(run.duration_s * 10_000 + 0.5) / 10
                 if run.first_token_s is not None:
                     fields["first_token_ms"] = int(run.first_token_s * 10_000 + 0.5) / 10
+            if self._viewer is not None and (is_end or event_class in _STARTS):
+                fields["link"] = link_to(self._viewer, run._trace_number(), run._number())
             if run.model is not None:
                 fields["model"] = clean_name(run.model)
             if is_end and run.usage is not None:

@@ -41,6 +41,8 @@ DIM: Final = "\x1b[2m"
 ACCENT: Final = "\x1b[36m"
 RED: Final = "\x1b[31m"
 PLAIN: Final = "\x1b[0m"
+LINK: Final = "\x1b]8;;"
+LINK_END: Final = "\x1b\\"
 
 
 class Glyphs(NamedTuple):
@@ -176,6 +178,10 @@ class Layout:
     def _line(self, row: Row, page: Page) -> str:
         names_run = self._must_name_run(row)
         start = self._start(row, page)
+        is_linked = bool(row.link) and row.sign != "start"
+        if is_linked:  # it is shown in full, whatever else there is room for
+            needed = sum(cells(text) for text, _ in start)
+            page = page._replace(width=max(needed, page.width - len(row.link) - 2))
         room = page.width - sum(cells(text) for text, _ in start) - 1
         if names_run:
             room -= len("  #0000")
@@ -184,7 +190,9 @@ class Layout:
         if names_run:
             used = sum(cells(text) for text, _ in pieces)
             pieces.append((f"#{row.path[0] & 0xFFFF:04x}".rjust(page.width - used), DIM))
-        return _painted(pieces, page)
+        if is_linked:
+            return f"{_painted(pieces, page)}  {page.paint(row.link, DIM)}"
+        return _clickable(_painted(pieces, page), row, page)
 
     def _must_name_run(self, row: Row) -> bool:
         """Tell whether a row says its run's id: at starts, and where the row before is of another branch."""
@@ -266,6 +274,14 @@ def _body(row: Row, page: Page, room: int) -> list[tuple[str, str]]:
         (text, RED if row.sign == "error" else ""),
         (f"  {tail}" if tail else "", DIM),
     ]
+
+
+def _clickable(line: str, row: Row, page: Page) -> str:
+    """Make a link of the id at the end of a line, for terminals that know how (OSC 8); others show just the id."""
+    end = f"#{row.path[0] & 0xFFFF:04x}{PLAIN}" if row.path else PLAIN
+    if not row.link or not page.is_coloured or not line.endswith(end):
+        return line
+    return f"{line.removesuffix(end)}{LINK}{row.link}{LINK_END}{end.removesuffix(PLAIN)}{LINK}{LINK_END}{PLAIN}"
 
 
 def _cut_left(text: str, room: int, mark: str) -> str:

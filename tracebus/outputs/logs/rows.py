@@ -30,6 +30,7 @@ from ...events import (
     ToolStart,
 )
 from ...figures import ARROW, count, duration
+from ...links import link_to
 from ...payload import Capture, Limits, captures_inputs, captures_outputs, encode, printable, sanitize
 from ...redaction import Redactor
 from ...runs import Run, Usage
@@ -63,6 +64,8 @@ class Row(NamedTuple):
     tail: str = ""
     """What is kept when the text is cut."""
     is_model: bool = False
+    link: str = ""
+    """Where the viewer shows it: at a start the run, at the end of a root the trace."""
 
 
 Words: TypeAlias = dict[str, Any]
@@ -72,10 +75,11 @@ Words: TypeAlias = dict[str, Any]
 class RowOf:
     """A processor that makes a row of ``event_dict["event"]``: the last one, it hands the row to the printer."""
 
-    def __init__(self, capture: Capture, redactor: Redactor | None) -> None:
+    def __init__(self, capture: Capture, redactor: Redactor | None, viewer: str | None) -> None:
         self._takes_inputs = captures_inputs(capture)
         self._takes_outputs = captures_outputs(capture)
         self._redactor = redactor
+        self._viewer = viewer
 
     def __call__(self, logger: object, level: str, event_dict: Any) -> tuple[tuple[Row], Words]:
         """Return the arguments of the printer: the row."""
@@ -90,9 +94,15 @@ class RowOf:
                 "name": _name(run.name),
                 "duration": duration(run.duration_s),
                 "is_model": run.kind in _MODELS,
+                "link": self._link(run, is_end=type(event) in _ENDS),
             }
         words |= _WORDS[type(event)](self, event)
         return (Row(time_ns=event.time_ns, path=path, **words),), {}
+
+    def _link(self, run: Run, *, is_end: bool) -> str:
+        if self._viewer is None or (is_end and run.parent is not None):
+            return ""
+        return link_to(self._viewer, run._trace_number(), None if is_end else run._number())
 
     def input(self, value: Any) -> Words:
         """Return what a row shows of what went in."""

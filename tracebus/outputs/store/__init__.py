@@ -25,10 +25,11 @@ from .answers import (
     TreeRow,
 )
 from .files import NoStoreYetError, StoreError, default_path
-from .filters import Filter
+from .filters import By, Filter
 from .reader import AmbiguousError, NotFoundError, Reader
 from .replaying import ReplayedError, areplay, replay
 from .saving import Saving, save
+from .statistics import Grain
 from .transfer import Imported, export_lines, export_runs, import_lines
 from .upkeep import Removed, delete, prune
 
@@ -37,6 +38,8 @@ __all__ = [
     "Saving",
     "Reader",
     "Filter",
+    "By",
+    "Grain",
     "replay",
     "areplay",
     "ReplayedError",

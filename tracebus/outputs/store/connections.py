@@ -132,31 +132,47 @@ def keep_log_short(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
+class _Held:
+    """A thread's connection, closed when the thread ends: a server's threads come and go."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._pid = os.getpid()
+
+    def __del__(self) -> None:
+        """Close it, unless a forked child is who forgets it."""
+        if self._pid == os.getpid():
+            self.connection.close()
+
+
 class PerThread:
     """A connection for each thread that asks, for a reader that several threads of a server share."""
 
     def __init__(self, connect: Callable[[], Connection]) -> None:
         self._connect = connect
+        self._forget()
+
+    def _forget(self) -> None:
         self._local = threading.local()
-        self._all: list[Connection] = []
+        self._all: weakref.WeakSet[_Held] = weakref.WeakSet()
         self._pid = os.getpid()
 
     def get(self) -> Connection:
         """Return this thread's connection, opened when it is first needed, and anew after a fork."""
         if self._pid != os.getpid():
-            self._local, self._all, self._pid = threading.local(), [], os.getpid()
-        connection: Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = self._connect()
-            self._all.append(connection)
-        return connection
+            self._forget()
+        held: _Held | None = getattr(self._local, "held", None)
+        if held is None:
+            held = self._local.held = _Held(self._connect())
+            self._all.add(held)
+        return held.connection
 
     def close(self) -> None:
         """Close them all."""
         if self._pid == os.getpid():
-            for connection in self._all:
-                connection.close()
-        self._local, self._all = threading.local(), []
+            for held in list(self._all):
+                held.connection.close()
+        self._forget()
 
 
 def _forget_after_fork() -> None:

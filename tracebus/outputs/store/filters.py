@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -34,6 +35,12 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     max_cost: float | None = None
     since_ns: int | None = None
     until_ns: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("min_duration_s", "max_duration_s", "min_cost", "max_cost"):
+            value = getattr(self, field)
+            if value is not None and not math.isfinite(value):
+                raise ArgumentError(f"{field}={value!r} is no number to compare with")
 
     @classmethod
     def of(cls, wanted: Filter | None, **fields: Any) -> Filter:
@@ -82,7 +89,7 @@ def where_traces(wanted: Filter) -> Where:
         add("traces.id >= ?", wanted.since_ns // 1000)
     if wanted.until_ns is not None:
         add("traces.id < ?", -(-wanted.until_ns // 1000))
-    _ranges(wanted, add, tokens="total_tokens", priced="priced > 0")
+    _ranges(wanted, add, "traces", priced="priced > 0")
     return Where(" AND ".join(parts) or "1", values, bool(labels))
 
 
@@ -115,20 +122,23 @@ def where_runs(wanted: Filter) -> Where:
         add("runs.started_ns >= ?", wanted.since_ns)
     if wanted.until_ns is not None:
         add("runs.started_ns < ?", wanted.until_ns)
-    _ranges(wanted, add, tokens="runs.total_tokens", priced="cost IS NOT NULL")
+    _ranges(wanted, add, "runs", priced="runs.cost IS NOT NULL")
     return Where(" AND ".join(parts) or "1", values)
 
 
-def _ranges(wanted: Filter, add: Any, *, tokens: str, priced: str) -> None:
+_LONGEST_NS: Final = 2.0**62
+
+
+def _ranges(wanted: Filter, add: Any, table: str, *, priced: str) -> None:
     for value, sign in ((wanted.min_duration_s, ">="), (wanted.max_duration_s, "<=")):
         if value is not None:
-            add(f"duration_ns {sign} ?", round(value * 1e9))
+            add(f"{table}.duration_ns {sign} ?", round(max(-_LONGEST_NS, min(value * 1e9, _LONGEST_NS))))
     for count, sign in ((wanted.min_tokens, ">="), (wanted.max_tokens, "<=")):
         if count is not None:
-            add(f"{tokens} {sign} ?", count)
+            add(f"{table}.total_tokens {sign} ?", count)
     for cost, sign in ((wanted.min_cost, ">="), (wanted.max_cost, "<=")):
         if cost is not None:
-            add(f"cost {sign} ? AND {priced}", cost)
+            add(f"{table}.cost {sign} ? AND {priced}", cost)
 
 
 By = Literal["project", "model", "name", "kind"]

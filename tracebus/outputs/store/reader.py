@@ -10,6 +10,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -40,7 +41,20 @@ from .files import StoreError, default_path, size_of
 from .filters import By, Filter, search_words, where_runs, where_traces
 from .lost import look_for_the_dead
 from .rows import price_list
-from .shapes import EVENTS, RUN, RUN_FROM, SESSION, TRACE, error_of, run_of, session_of, trace_of, value_of
+from .shapes import (
+    CONTENTS,
+    EVENTS,
+    RUN,
+    RUN_FROM,
+    SESSION,
+    TRACE,
+    digits_of,
+    error_of,
+    run_of,
+    session_of,
+    trace_of,
+    value_of,
+)
 from .statistics import Grain, points, statistics
 from .steps import unpack
 from .trees import walk
@@ -75,7 +89,7 @@ class Reader:
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         self.path: Path = (default_path() if path is None else Path(path).expanduser()).absolute()
-        self._connections = PerThread(lambda: open_for_reading(self.path))
+        self._connections = PerThread(partial(open_for_reading, self.path))
         self.look_for_the_dead()
 
     def look_for_the_dead(self) -> int:
@@ -97,22 +111,31 @@ class Reader:
     def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
         try:
             return self._connections.get().execute(sql, values).fetchall()
+        except OverflowError:
+            raise ArgumentError("a number in the question is larger than any that a store holds") from None
         except sqlite3.DatabaseError as error:
             raise StoreError(f"the store {self.path} cannot be read: {error}") from error
 
     # -- traces --------------------------------------------------------------------------------------------------------
 
     def traces(
-        self, wanted: Filter | None = None, *, limit: int = 50, after: str | None = None, **fields: Any
+        self,
+        wanted: Filter | None = None,
+        *,
+        limit: int = 50,
+        after: str | None = None,
+        oldest_first: bool = False,
+        **fields: Any,
     ) -> Page[TraceSummary]:
         """Return traces, the latest first."""
         condition = where_traces(Filter.of(wanted, **fields))
         source, order = "traces", "traces.id"
         if condition.by_label:
             source, order = "labels CROSS JOIN traces ON traces.id = labels.trace_id", "labels.trace_id"
+        beyond, direction, first = (">", "ASC", 0) if oldest_first else ("<", "DESC", 2**63 - 1)
         rows = self._rows(
-            f"SELECT {TRACE} FROM {source} WHERE {condition.sql} AND {order} < ? ORDER BY {order} DESC LIMIT ?",
-            (*condition.values, _key(after, 2**63 - 1), _checked(limit) + 1),
+            f"SELECT {TRACE} FROM {source} WHERE {condition.sql} AND {order} {beyond} ? ORDER BY {order} {direction} LIMIT ?",
+            (*condition.values, _key(after, first), _checked(limit) + 1),
         )
         return _page([(trace_of(row), row[0]) for row in rows], limit)
 
@@ -196,9 +219,24 @@ class Reader:
             events = self._rows(EVENTS, (number, number))
         return RunDetail(summary, body, steps, [RunEvent(time, hook, json.loads(data)) for time, hook, data in events])
 
+    def run_summary(self, trace: str, run: str | None = None) -> RunSummary:
+        """Return what lists show of a run; of a trace's root without ``run``."""
+        number = self._run_row(trace, run)
+        found = self._runs_by_number([number])
+        if not found:
+            raise NotFoundError(f"the run {run} of the trace {trace} was deleted meanwhile")
+        return found[number]
+
     def bodies(self, trace: str, runs: Iterable[str]) -> dict[str, RunBody]:
         """Return the bodies of some runs of a trace, by span."""
         return {run: self._body_of(self._run_row(trace, run)) for run in runs}
+
+    def fingerprints(self, trace: str) -> dict[str, int]:
+        """Return a number for each run of a trace, by span: the same for two whose inputs and output are the same."""
+        connection = self._connections.get()
+        with reading(connection):
+            rows = connection.execute(CONTENTS, (self._trace_row(trace),))
+            return {digits_of(span): hash(tuple(content)) for span, *content in rows}
 
     def _run_row(self, trace: str, given: str | None) -> int:
         number = self._trace_row(trace)

@@ -8,7 +8,20 @@ from uuid import UUID
 
 from .answers import RunError, RunSummary, Session, Tokens, TraceSummary
 
-__all__ = ["EVENTS", "RUN", "RUN_FROM", "SESSION", "TRACE", "error_of", "run_of", "session_of", "trace_of", "value_of"]
+__all__ = [
+    "CONTENTS",
+    "EVENTS",
+    "RUN",
+    "RUN_FROM",
+    "SESSION",
+    "TRACE",
+    "digits_of",
+    "error_of",
+    "run_of",
+    "session_of",
+    "trace_of",
+    "value_of",
+]
 
 TRACE: Final = """
 traces.id, trace, project, name, kind, status, input, output, model, tags, session, user, started_ns, ended_ns, duration_ns,
@@ -25,6 +38,9 @@ RUN_FROM: Final = "FROM runs CROSS JOIN traces ON traces.id = runs.trace_id"
 EVENTS: Final = """
 SELECT time_ns, hook, data FROM events
 WHERE trace_id = (SELECT trace_id FROM runs WHERE id = ?) AND run = ? ORDER BY time_ns, id
+"""
+CONTENTS: Final = """
+SELECT span, inputs, bodies.output, bodies.streamed FROM runs LEFT JOIN bodies ON bodies.run = runs.id WHERE runs.trace_id = ?
 """
 SESSION: Final = "session, user, started_ns, last_ns, traces, runs, errors, total_tokens, cost, priced, unpriced"
 
@@ -68,9 +84,9 @@ def run_of(row: tuple[Any, ...]) -> RunSummary:
     started_ns, duration_ns, first_token_ns, streamed, *used, cost, counts, masked, cut = rest
     return RunSummary(
         bytes(trace).hex(),
-        _digits(span),
+        digits_of(span),
         str(UUID(int=(high & _BITS) << 64 | span & _BITS)) if high else None,
-        None if parent is None else _digits(parent),
+        None if parent is None else digits_of(parent),
         name,
         kind,
         status,
@@ -116,7 +132,8 @@ def error_of(value: Any) -> RunError | None:
 _BITS: Final = 0xFFFF_FFFF_FFFF_FFFF
 
 
-def _digits(span: int) -> str:
+def digits_of(span: int) -> str:
+    """Return a span's id as it is written."""
     return f"{span & _BITS:016x}"
 
 

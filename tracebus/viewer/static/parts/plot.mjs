@@ -1,0 +1,155 @@
+// A plot of uPlot in the viewer's colours: a click on it, or a link of the table below it, leads to the traces of a time.
+
+import { hrefOf, go } from "../address.mjs";
+import { html, useEffect, useMemo, useRef } from "../html.mjs";
+import { colour, theme } from "../theme.mjs";
+import uPlot from "../vendor/uplot.mjs";
+
+const HEIGHT = 180;
+const SHADES = ["--line-1", "--line-2", "--line-3", "--line-4", "--line-5"];
+const DASHES = [[], [6, 3], [2, 3], [8, 3, 2, 3], [1, 2]];
+const TABLE_ROWS = 48;
+
+const timeOf = (seconds, grain) => {
+  const text = new Date(seconds * 1000).toLocaleString("sv-SE");
+  return grain === "day" ? text.slice(0, 10) : text.slice(5, 16);
+};
+
+function axis(extra) {
+  const font = `11px ${getComputedStyle(document.body).fontFamily}`;
+  return { stroke: colour("--quiet"), grid: { stroke: colour("--rule"), width: 1 }, ticks: { show: false }, font, ...extra };
+}
+
+/** Stacked, the topmost first, because what is drawn later covers what is below it. */
+function stacked(series) {
+  const sums = series[0].values.map(() => 0);
+  const drawn = series.map(({ values, ...rest }) => ({
+    ...rest,
+    values: values.map((value, index) => (sums[index] += value ?? 0)),
+  }));
+  return drawn.reverse();
+}
+
+function optionsFor({ series, say, seconds, width, onPoint, isBars }) {
+  const drawn = series.map(({ shade, place }) => ({
+    stroke: colour(shade),
+    fill: isBars ? colour(shade) : undefined,
+    width: isBars ? 0 : 1.5,
+    dash: isBars ? [] : DASHES[place],
+    points: isBars ? { show: false } : { show: true, size: 4, fill: colour(shade) },
+    paths: isBars ? uPlot.paths.bars({ size: [0.8, 32], align: 1 }) : undefined,
+  }));
+  return {
+    width,
+    height: HEIGHT,
+    cursor: { drag: { x: false, y: false }, points: { size: 7 } },
+    legend: { show: false },
+    scales: {
+      x: { time: true, range: (plot, low, high) => [low, high + (isBars ? seconds : 0)] },
+      y: { range: (plot, low, high) => [0, high > 0 ? high * 1.08 : 1] },
+    },
+    axes: [
+      axis({
+        size: 34,
+        values: [
+          [86400, "{MMM} {D}", null, null, null, null, null, null, 1],
+          [3600, "{HH}:{mm}", "\n{MMM} {D}", null, "\n{MMM} {D}", null, null, null, 1],
+          [60, "{HH}:{mm}", "\n{MMM} {D}", null, "\n{MMM} {D}", null, null, null, 1],
+          [1, "{HH}:{mm}", null, null, null, null, null, null, 1],
+        ],
+      }),
+      axis({ size: 62, values: (plot, ticks) => ticks.map((tick) => (tick === 0 ? "0" : say(tick))) }),
+    ],
+    series: [{ label: "time" }, ...drawn],
+    hooks: {
+      ready: [(plot) => plot.over.addEventListener("click", () => plot.cursor.idx != null && onPoint(plot.cursor.idx))],
+    },
+  };
+}
+
+function Table({ title, series, times, grain, say, hrefAt }) {
+  const places = times
+    .map((_, index) => index)
+    .filter((index) => series.some(({ values }) => values[index] != null && values[index] !== 0));
+  return html`<details class="plot-table">
+    <summary>as a table</summary>
+    <table class="table">
+      <caption class="unseen">${title}</caption>
+      <thead>
+        <tr>
+          <th scope="col">from</th>
+          ${series.map(({ name }) => html`<th scope="col" class="number">${name}</th>`)}
+        </tr>
+      </thead>
+      <tbody>
+        ${places.slice(-TABLE_ROWS).map(
+          (index) => html`<tr key=${index}>
+            <th scope="row"><a href=${hrefAt(index)}>${timeOf(times[index], grain)}</a></th>
+            ${series.map(({ values }) => html`<td class="number">${values[index] == null ? "" : say(values[index])}</td>`)}
+          </tr>`,
+        )}
+      </tbody>
+    </table>
+  </details>`;
+}
+
+function Legend({ series }) {
+  return html`<ul class="legend" aria-hidden="true">
+    ${series.map(
+      ({ name, shade }) => html`<li key=${name}>
+        <span class="swatch" style=${{ background: `var(${shade})` }}></span>
+        ${name}
+      </li>`,
+    )}
+  </ul>`;
+}
+
+/** Give each series a colour: its own, else that of its place, which is the same in every plot. */
+const coloured = (series) =>
+  series.map((one, index) => {
+    const place = (one.place ?? index) % SHADES.length;
+    return { shade: SHADES[place], ...one, place };
+  });
+
+/**
+ * `series` are `{name, values, shade, place}` over `times`, seconds since the epoch; `say` says a value; `filters` are those
+ * of the traces that a point leads to, beside its time.
+ */
+export function Plot({ title, times, series: given, say, grain, seconds, filters, isBars = false }) {
+  const box = useRef(null);
+  const shade = theme.value;
+  const series = useMemo(() => coloured(given), [given]);
+  const hrefAt = (index) =>
+    hrefOf([], { ...filters, since_ns: `${times[index]}000000000`, until_ns: `${times[index] + seconds}000000000` });
+  const hasAny = series.length > 0 && times.length > 0;
+  useEffect(() => {
+    if (!hasAny) return undefined;
+    const place = box.current;
+    const drawn = isBars ? stacked(series) : series;
+    const options = optionsFor({
+      series: drawn,
+      say,
+      seconds,
+      width: place.clientWidth,
+      onPoint: (index) => go(hrefAt(index)),
+      isBars,
+    });
+    const plot = new uPlot(options, [times, ...drawn.map(({ values }) => values)], place);
+    const observer = new ResizeObserver(() => plot.setSize({ width: place.clientWidth, height: HEIGHT }));
+    observer.observe(place);
+    return () => {
+      observer.disconnect();
+      plot.destroy();
+    };
+  }, [shade, times, series]);
+  return html`<figure class="plot" aria-label=${title}>
+    <figcaption><h2>${title}</h2></figcaption>
+    ${
+      hasAny
+        ? html`<div class="plot-box" ref=${box} aria-hidden="true"></div>
+          <${Legend} series=${series} />
+          <${Table} title=${title} series=${series} times=${times} grain=${grain} say=${say} hrefAt=${hrefAt} />`
+        : html`<p class="quiet plot-none">None in this time.</p>`
+    }
+  </figure>`;
+}
