@@ -61,11 +61,11 @@ class Transport(Protocol):
         ...
 
 
-TURN_S: Final = 0.001
+TURN_S: Final = 0.002
 
 
 class Turns:
-    """Lets other threads have the interpreter, after each millisecond of work.
+    """Lets other threads have the interpreter, after every two milliseconds of work.
 
     A thread of the app that wants to go on would else wait for the interpreter's whole switch interval, 5 ms, each time.
     """
