@@ -65,7 +65,9 @@ class Facts(msgspec.Struct, gc=False):
     session_id: str | None
     user_id: str | None
     remote: RemoteParent | None = None
-    """The parent in another system; for a run that is put into a store again, in whatever process."""
+    """The parent in another system, which is nearer than ``above`` where there are both; for a run that is put into a store
+    again, in whatever process.
+    """
     known_number: int | None = None
     known_trace: int | None = None
 
@@ -241,7 +243,8 @@ class OpenRuns:
                 seq, run.start_ns, None, run._source, scope.session_id, scope.user_id, scope.remote, run._id, run._trace
             )
         above = self.known.get(parent._seq) or self._facts_of_unheard(parent)
-        return Facts(seq, run.start_ns, above, run._source, scope.session_id, scope.user_id, None, run._id)
+        remote = None if scope.remote is parent._scope.remote else scope.remote  # as in Run.remote_parent
+        return Facts(seq, run.start_ns, above, run._source, scope.session_id, scope.user_id, remote, run._id)
 
     def _facts_of_unheard(self, parent: Run) -> Facts:
         """Return who a parent is whose start was not heard, or that has ended: as much as its children need."""

@@ -147,12 +147,14 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Attr
 
 
 def remote_of(facts: Facts) -> RemoteParent | None:
-    """Return the parent in another system of the outermost run, None where there is none."""
-    while facts.above is not None:
+    """Return the nearest parent in another system, None where there is none."""
+    while facts.remote is None and facts.above is not None:
         facts = facts.above
     return facts.remote
 
 
 def _parent(facts: Facts, state: TraceState) -> SpanContext | None:
+    if facts.remote is not None:  # nearer than the run around it
+        return SpanContext(facts.trace, facts.remote.span_id, not facts.remote.is_local, _SAMPLED, state)
     parent = facts.parent
     return None if parent is None else SpanContext(facts.trace, parent, facts.above is None, _SAMPLED, state)
