@@ -61,5 +61,7 @@ def running(server: Server) -> Iterator[Server]:
 
 @contextmanager
 def asking(server: Server, **options: Any) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.address, trust_env=False, timeout=30, **options) as client:
+    # Nothing is kept open: a server hangs up on who is idle, at the moment, perhaps, at which it is asked again.
+    limits = httpx.Limits(max_keepalive_connections=0)
+    with httpx.Client(base_url=server.address, trust_env=False, timeout=30, limits=limits, **options) as client:
         yield client

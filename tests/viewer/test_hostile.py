@@ -22,9 +22,9 @@ from served import asking, fill, running
 from tracebus.outputs.store import Filter
 from tracebus.viewer.serving import Server
 
-pytestmark = [pytest.mark.once, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.once, pytest.mark.timeout(600)]
 
-COUNTS = [100, pytest.param(3000, marks=pytest.mark.long)]
+COUNTS = [100, pytest.param(1000, marks=pytest.mark.long)]
 
 
 @pytest.fixture(scope="module")
