@@ -417,6 +417,14 @@ def test_the_price_list_says_how_old_it_is(read):
     assert date.fromisoformat(prices.checked) <= date.today()
 
 
+def test_a_count_that_no_table_holds_loses_only_itself(read):
+    call_model(usage=Usage(2**70, 5, total_tokens="many"))
+    call_model(usage=Usage(3, 4))
+    later, first = (trace.tokens for trace in read().traces())
+    assert (first.input, first.output, first.total) == (0, 5, 0)
+    assert (later.input, later.output, later.total) == (3, 4, 7)
+
+
 def test_a_run_without_tokens_costs_nothing_that_is_known(read):
     call_model(usage=Usage(total_tokens=10))
     assert read().traces().items[0].cost is None

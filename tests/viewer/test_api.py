@@ -481,11 +481,28 @@ def test_a_file_that_is_no_store_is_told_on_every_page(
         assert client.get("/static/index.html").status_code == 200
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read_is_told(store: Path, serve: Callable[..., Server]) -> None:
-    store.chmod(0)
-    with asking(serve(store)) as client:
-        assert client.get("/api/info").status_code == 409
+ASK_AS_NOBODY = """
+import os, sys
+from starlette.testclient import TestClient
+from tracebus.viewer import viewer
+
+def ask():
+    with TestClient(viewer(sys.argv[1]), base_url="http://localhost") as client:
+        return client.get("/api/info")
+
+ask()  # loads what cannot be read any more then
+os.chmod(sys.argv[1], 0)
+os.geteuid() or os.setuid(65534)  # root may read everything
+answer = ask()
+print(answer.status_code, answer.text)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+def test_a_file_that_may_not_be_read_is_told(store: Path, run_python: Callable[..., Any]) -> None:
+    told = run_python("-c", ASK_AS_NOBODY, store, cwd="/").stdout
+    assert told.startswith("409 ")
+    assert f"{store} cannot be used: Permission denied" in told
 
 
 # -- secrets -----------------------------------------------------------------------------------------------------------

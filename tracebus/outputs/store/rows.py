@@ -326,7 +326,7 @@ class Preparer:
 
     def _count(self, row: Row, usage: Any, batch: Prepared) -> None:
         """Say whether the usage of the run is in the totals: it is when no run below it has one."""
-        row.usage = usage if isinstance(usage, Usage) else None
+        row.usage = _countable(usage) if isinstance(usage, Usage) else None
         has_usage = any(count is not None for count in row.tokens())
         if row.usage is not None and has_usage and row.model is not None:
             row.cost = cost_of(row.model, row.usage, row.started_ns)
@@ -354,6 +354,17 @@ class Preparer:
         Ended: _end,
         Happened: _happen,
     }
+
+
+_INT64: Final = range(-(2**63), 2**63)
+
+
+def _countable(usage: Usage) -> Usage:
+    """Return a usage without counts that are none, or more than a table holds."""
+    if all(count is None or (type(count) is int and count in _INT64) for count in _counts_of(usage)):
+        return usage
+    known = {name: int(count) for name in COUNTS if isinstance(count := getattr(usage, name), int) and count in _INT64}
+    return Usage(**known)
 
 
 def price_list() -> PriceList | None:
