@@ -48,7 +48,7 @@ IMPORTS_LATE = {
 }
 
 # What outputs share. It knows none of them.
-OUTPUTS_SHARE = {"tracebus.outputs.batches", "tracebus.outputs.notes"}
+OUTPUTS_SHARE = {"tracebus.outputs.batches", "tracebus.outputs.notes", "tracebus.outputs.writing"}
 
 # The one output that the face knows, for log_to_stdout.
 FACE_KNOWS = "tracebus.outputs.logs"

@@ -1,8 +1,9 @@
-"""Records that wait to be written in batches, the thread that writes them, and the handle of an output that does so.
+"""Records that wait to be written in batches, and the thread that writes them.
 
 To the core it is the lane of a subscription: ``flush``, ``shutdown``, ``stats`` and a fork treat it as any other. What is
 delivered here is what was *committed*: on disk, or acknowledged by a receiver. A mark is reached when everything before it
-is. What is noted of an event is in ``notes``; what is done with a batch is each output's own ``Work``.
+is. What is noted of an event is in ``notes``, the handle that a user gets in ``writing``; what is done with a batch is
+each output's own ``Work``.
 """
 
 from __future__ import annotations
@@ -12,15 +13,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Any, Final, Generic, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
-from ..counts import SubscriberStats, Tally, drops
-from ..lanes import PATIENCE_S, Lane, wait_for
+from ..counts import Tally, drops
+from ..lanes import PATIENCE_S, Lane
 from ..ownloop import Latch, may_wait
 from ..subscriptions import Subscription
 
-__all__ = ["BATCH", "BatchLane", "HopelessError", "Losses", "RetryError", "Sized", "Work", "Writing"]
+__all__ = ["BATCH", "BatchLane", "HopelessError", "Losses", "RetryError", "Sized", "Work"]
 
 BATCH: Final = 4000
 """Records of one batch, at most."""
@@ -378,49 +378,3 @@ class BatchLane(Lane, Generic[R]):
         until = time.monotonic() + wait_s
         while (left_s := until - time.monotonic()) > 0 and not self._gave_up and (is_firm or not self._is_awaited):
             self._called(left_s)
-
-
-class Writing:
-    """The handle of an output that writes in batches: ``close()`` ends it, as does leaving the block."""
-
-    def __init__(self, subscription: Subscription) -> None:
-        self._subscription = subscription
-        self._lost = 0
-
-    @property
-    def stats(self) -> SubscriberStats:
-        """Say what became of the events: ``matched == delivered + failed + dropped + pending``, delivered once written."""
-        return self._subscription.stats
-
-    @property
-    def closed(self) -> bool:
-        """Whether it has ended."""
-        return self._subscription.closed
-
-    def flush(self, timeout_s: float = PATIENCE_S) -> bool:
-        """Block until everything said so far is written, at most ``timeout_s`` seconds.
-
-        Returns True only when nothing is left and nothing was lost since the last flush. ``tracebus.flush()`` does so for
-        all outputs.
-        """
-        lane = self._subscription.lane
-        left = lane is not None and wait_for([lane], timeout_s)
-        stats = self.stats
-        lost, self._lost = self._lost, stats.failed + sum(stats.dropped.values())
-        return not left and lost == self._lost
-
-    def close(self) -> None:
-        """Stop hearing, and write what was heard, for at most 5 seconds. Closing twice is fine."""
-        if self.closed:
-            return
-        self._subscription.close()
-        if isinstance(lane := self._subscription.lane, BatchLane):
-            lane.join(PATIENCE_S)
-
-    def __enter__(self) -> Self:
-        """Return the handle."""
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Close it."""
-        self.close()

@@ -15,8 +15,9 @@ from ...payload import default_capture
 from ...redaction import Redactor
 from ...signals import HOOKS, close_subscription, llm_new_token
 from ...subscriptions import Overflow, QueueLimits, Subscription
-from ..batches import BatchLane, Writing
+from ..batches import BatchLane
 from ..notes import receiver_for
+from ..writing import Writing
 from . import over_http
 from .delivery import Delivery
 from .metrics import Metrics

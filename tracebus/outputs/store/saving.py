@@ -12,8 +12,9 @@ from ...payload import Capture, default_capture
 from ...redaction import Redactor
 from ...signals import HOOKS, close_subscription
 from ...subscriptions import Overflow, QueueLimits, Subscription
-from ..batches import BatchLane, Writing
+from ..batches import BatchLane
 from ..notes import receiver_for
+from ..writing import Writing
 from .bodies import Encoder
 from .files import default_path
 from .records import Record, Recorder
