@@ -406,7 +406,7 @@ def test_a_test_that_does_not_use_the_plugin_sees_nothing_of_it(pytester: pytest
             assert {"structlog", "trio", "IPython", "opentelemetry"}.isdisjoint(sys.modules)
         """
     )
-    others = "cacheprovider anyio hypothesispytest langsmith_plugin".split()  # these load some of it themselves
+    others = "cacheprovider anyio hypothesispytest langsmith_plugin schemathesis".split()  # these load some of it themselves
     result = pytester.runpytest_subprocess(*(option for name in others for option in ("-p", f"no:{name}")))
     result.assert_outcomes(passed=1)
 

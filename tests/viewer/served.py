@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tracebus import Usage, current_run, flush, scope, trace, traced
+from tracebus import Usage, current_run, scope, trace, traced
 from tracebus.outputs.store import save
 from tracebus.signals import isolated
 from tracebus.viewer.serving import Server
@@ -38,13 +38,13 @@ def fail(message: str = "no such currency") -> None:
 
 def fill(path: Path) -> None:
     """Put into a store: a conversation of three, a failure, and a run that was given a secret."""
-    with isolated(), save(path):
+    with isolated(), save(path) as saving:
         for question in ("What is six times seven?", "Why?", "Who says so?"):
             with scope(session_id="s/1", user_id="u-1", tags=["prod"]):
                 answer(question)
         fail()
         answer(f"My key is {SECRET}")
-        assert flush()
+        assert saving.flush()
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from served import SECRET, answer, asking, fill, running
 
-from tracebus import flush, scope
+from tracebus import scope
 from tracebus.outputs.store import Filter, Reader, delete, save
 from tracebus.outputs.store.schema import MIGRATIONS
 from tracebus.signals import isolated
@@ -157,9 +157,9 @@ def test_a_session_is_a_conversation_the_oldest_turn_first(client: httpx.Client)
 
 @pytest.mark.parametrize("session", ["a/b", "a\nb", "a b?c#d%2F", "..a", "ö", "a\\b", "runs/tree"])
 def test_a_session_may_be_called_anything(session: str, path: Path, serve: Callable[..., Server]) -> None:
-    with isolated(), save(path), scope(session_id=session):
+    with isolated(), save(path) as saving, scope(session_id=session):
         answer("Why?")
-        assert flush()
+        assert saving.flush()
     with asking(serve(path)) as client:
         assert get(client, f"/sessions/{quote(session, safe='')}")["session"]["session_id"] == session
         assert client.get(f"/sessions/{quote(session, safe='')}").status_code == 200
@@ -410,9 +410,9 @@ def test_a_store_that_does_not_exist_is_an_empty_one(path: Path, serve: Callable
 
 
 def test_an_empty_store_is_an_empty_one(path: Path, serve: Callable[..., Server]) -> None:
-    with isolated(), save(path):
+    with isolated(), save(path) as saving:
         answer("Anybody here?")
-        assert flush()
+        assert saving.flush()
     delete(path, trace="@last")
     with asking(serve(path)) as client:
         assert client.get("/").status_code == 200
@@ -426,9 +426,9 @@ def test_a_store_in_the_place_of_another_is_shown(store: Path, serve: Callable[.
         assert get(client, "/info")["traces"] == 5
         store.rename(store.with_name("old.db"))
         assert get(client, "/info")["traces"] == 0
-        with isolated(), save(store):
+        with isolated(), save(store) as saving:
             answer("Anybody here?")
-            assert flush()
+            assert saving.flush()
             assert get(client, "/info")["traces"] == 1
 
 

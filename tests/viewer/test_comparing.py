@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracebus import flush, trace
+from tracebus import trace
 from tracebus.outputs.store import Reader, save
 from tracebus.signals import isolated
 from tracebus.viewer.comparing import Comparison, compare_runs, compare_traces
@@ -32,10 +32,10 @@ def run_all(tree: Tree, **fields: Any) -> None:
 @pytest.fixture
 def compared(path: Path) -> Callable[[Tree, Tree], Comparison]:
     def compare(left: Tree, right: Tree) -> Comparison:
-        with isolated(), save(path):
+        with isolated(), save(path) as saving:
             run_all(left)
             run_all(right)
-            assert flush()
+            assert saving.flush()
         with Reader(path) as reader:
             second, first = reader.traces(limit=2)
             return compare_traces(reader, first.trace_id, second.trace_id)
@@ -92,13 +92,13 @@ def test_a_deep_trace_is_compared_like_any_other(compared: Callable[..., Compari
 
 def test_runs_are_the_same_when_what_went_in_and_came_out_is(path: Path) -> None:
     long = "x" * 5000
-    with isolated(), save(path):
+    with isolated(), save(path) as saving:
         for last in ("a", "a", "b"):
             with trace("answer") as root:
                 with trace("llm", inputs={"prompt": long + last}) as run:
                     run.output = "yes"
                 root.output = "yes"
-        assert flush()
+        assert saving.flush()
     with Reader(path) as reader:
         third, second, first = (one.trace_id for one in reader.traces())
         alike = compare_traces(reader, first, second)
@@ -108,12 +108,12 @@ def test_runs_are_the_same_when_what_went_in_and_came_out_is(path: Path) -> None
 
 
 def test_a_failure_is_compared_with_a_success(path: Path) -> None:
-    with isolated(), save(path):
+    with isolated(), save(path) as saving:
         with trace("rate") as run:
             run.output = "1.1"
         with pytest.raises(ValueError, match="no such"), trace("rate"):
             raise ValueError("no such currency")
-        assert flush()
+        assert saving.flush()
     with Reader(path) as reader:
         second, first = (one.trace_id for one in reader.traces())
         assert not compare_traces(reader, first, second).rows[0].same
