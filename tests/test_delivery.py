@@ -401,16 +401,28 @@ def test_a_sync_background_subscriber_may_return_an_awaitable() -> None:
 
 
 @pytest.mark.alone
-async def test_a_blocking_background_subscriber_does_not_stall_the_loop(gate: Gate) -> None:
-    subscribe(gate, "text", delivery="background")
+@pytest.mark.parametrize("how", ["background", "thread", "queued"])
+async def test_a_subscriber_that_takes_its_time_does_not_stall_the_loop(how: str, gate: Gate) -> None:
+    async def wait_for_gate(sender: object, event: object) -> None:
+        while not gate.opened.is_set():
+            await anyio.sleep(0.01)
+
+    subscribe(gate, "text", delivery=how) if how != "queued" else subscribe(wait_for_gate, "text")
     late: list[float] = []
-    emit(text, text="a")
-    for _ in range(30):
-        started = time.perf_counter()
-        await anyio.sleep(0.01)
-        emit(text, text="b")
-        late.append(time.perf_counter() - started - 0.01)
-    gate.opened.set()
+    with anyio.fail_after(50):
+        async with anyio.create_task_group() as group:
+            try:
+                for _ in range(30):
+                    started = time.perf_counter()
+                    await anyio.sleep(0.01)
+                    if how == "thread":
+                        group.start_soon(lambda: aemit(text, text="a"))
+                    else:
+                        emit(text, text="a")
+                    late.append(time.perf_counter() - started - 0.01)
+            finally:
+                gate.opened.set()
+        assert await aflush()
     assert sorted(late)[-2] < 0.02
 
 
