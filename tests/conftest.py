@@ -35,11 +35,17 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@pytest.fixture(autouse=True)
+def others_dropped_nothing() -> None:
+    """Keep what tests before this one dropped out of its `flush()`."""
+    flush(0)
+
+
 @pytest.fixture
 def nobody_else_listens() -> Iterator[None]:
-    """Keep what other tests subscribed and dropped out of this one; `pytest.mark.usefixtures` gives it to a module."""
+    """Keep what other tests subscribed, and left to be delivered, out of this one; a module says `pytest.mark.usefixtures`."""
     with isolated():
-        flush(5)  # what a test before this one dropped is not this one's
+        flush(5)
         yield
         flush(5)
 

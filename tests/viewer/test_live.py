@@ -89,7 +89,7 @@ def say(question: str) -> None:
 def test_a_page_hears_what_is_written(saving: Saving, serve: Callable[..., Server]) -> None:
     with asking(serve(saving.path)) as client, listening(client, params={"since": now(client)}) as events:
         with trace("slow", inputs={"question": "Why?"}):
-            assert flush()
+            assert saving.flush()
             event = next(events)
             assert event.name == "changes"
             assert [(trace["name"], trace["status"]) for trace in event.data["traces"]] == [("slow", "open")]
