@@ -31,7 +31,14 @@ MAPPED: Final = 1024**3
 
 
 class Connection(sqlite3.Connection):
-    """A connection that a forked child can forget."""
+    """A connection that a forked child can forget, and that is closed when nobody holds it, as a thread's is at its end."""
+
+    def __del__(self) -> None:
+        """Close it: sqlite3's own finalizer warns of what it closes."""
+        try:
+            self.close()
+        except sqlite3.ProgrammingError:
+            pass  # it could not be opened
 
 
 _open: weakref.WeakSet[Connection] = weakref.WeakSet()
@@ -132,19 +139,6 @@ def keep_log_short(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
-class _Held:
-    """A thread's connection, closed when the thread ends: a server's threads come and go."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self._pid = os.getpid()
-
-    def __del__(self) -> None:
-        """Close it, unless a forked child is who forgets it."""
-        if self._pid == os.getpid():
-            self.connection.close()
-
-
 class PerThread:
     """A connection for each thread that asks, for a reader that several threads of a server share."""
 
@@ -154,24 +148,24 @@ class PerThread:
 
     def _forget(self) -> None:
         self._local = threading.local()
-        self._all: weakref.WeakSet[_Held] = weakref.WeakSet()
+        self._all: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._pid = os.getpid()
 
     def get(self) -> Connection:
         """Return this thread's connection, opened when it is first needed, and anew after a fork."""
         if self._pid != os.getpid():
             self._forget()
-        held: _Held | None = getattr(self._local, "held", None)
-        if held is None:
-            held = self._local.held = _Held(self._connect())
-            self._all.add(held)
-        return held.connection
+        connection: Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+            self._all.add(connection)
+        return connection
 
     def close(self) -> None:
         """Close them all."""
         if self._pid == os.getpid():
-            for held in list(self._all):
-                held.connection.close()
+            for connection in list(self._all):
+                connection.close()
         self._forget()
 
 
