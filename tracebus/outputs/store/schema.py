@@ -157,9 +157,9 @@ def check(connection: sqlite3.Connection, path: Path) -> int:
 
     Raises UnusableFileError for one of a newer tracebus, StoreError for a database that is something else.
     """
-    application, version = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
+    application, version, is_empty = _state(connection)
     if application != APPLICATION_ID:
-        if application == version == 0 and not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+        if application == version == 0 and is_empty:
             return 0
         raise StoreError(f"{path} is an SQLite database, but no store of tracebus: give another path, or set TRACEBUS_DB")
     known = len(MIGRATIONS)
@@ -169,6 +169,22 @@ def check(connection: sqlite3.Connection, path: Path) -> int:
             f"newer-{version}",
         )
     return int(version)
+
+
+def _state(connection: sqlite3.Connection) -> tuple[int, int, bool]:
+    """Return whose the file is, its version, and whether nothing is in it, of one moment: somebody may be making it."""
+    is_within = connection.in_transaction
+    if not is_within:
+        connection.execute("BEGIN")
+    try:
+        application, version = (
+            connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+        )
+        is_empty = connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
+    finally:
+        if not is_within and connection.in_transaction:
+            connection.execute("ROLLBACK")
+    return int(application), int(version), is_empty
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
