@@ -64,6 +64,7 @@ __all__ = [
     "Capture",
     "JSON",
     "DEFAULT_LIMITS",
+    "INT64",
     "Limits",
     "captures_inputs",
     "captures_outputs",
@@ -72,6 +73,7 @@ __all__ = [
     "preview",
     "printable",
     "sanitize",
+    "short_text",
     "sized_snapshot",
     "snapshot",
     "text_of",
@@ -132,6 +134,22 @@ def sanitize(value: object, redactor: Redactor | None = None, limits: Limits = D
         return _Copier(limits, limits.size + _GROWTH).copy(masked, 0)
     except Exception:
         return _UNREADABLE
+
+
+def short_text(text: str, redactor: Redactor | None = None) -> str:
+    """Return a short text, such as a name, a tag or the id of a session, bounded and without its secrets.
+
+    The same few come with every run, so what was made of each is remembered.
+    """
+    return _short_text(text, redactor or default_redactor())
+
+
+@lru_cache(maxsize=4096)
+def _short_text(text: str, redactor: Redactor) -> str:
+    return str(sanitize(text, redactor, _SHORT_TEXT))
+
+
+_SHORT_TEXT: Final = Limits(characters=256, size=4096)
 
 
 def encode(value: object) -> bytes:
@@ -212,7 +230,8 @@ _SHORT: Final = 4096
 """Characters of a text that costs nothing to look at, also if it turns out to be too long."""
 _FEW: Final = 16
 """Items of a dict for which the same is true."""
-_INT64: Final = range(-(2**63), 2**63)
+INT64: Final = range(-(2**63), 2**63)
+"""The whole numbers that every receiver of a payload can hold."""
 _TEXT_BITS: Final = 2048
 """How long an int is spelt out; 2126 bits are what ``sys.set_int_max_str_digits`` always allows."""
 
@@ -331,7 +350,7 @@ def _is_atom(value: object) -> bool:
     """Tell whether ``value`` is None or a number that JSON and a database can hold as it is."""
     cls = type(value)
     if cls is int:
-        return value in _INT64
+        return value in INT64
     return math.isfinite(cast(float, value)) if cls is float else value is None or cls is bool
 
 
@@ -441,7 +460,7 @@ def _read_int(value: int) -> int | str:
     if bits > _TEXT_BITS:
         return f"[integer of {bits} bits]"
     number = int.__int__(value)
-    return number if number in _INT64 else int.__repr__(number)
+    return number if number in INT64 else int.__repr__(number)
 
 
 def _read_float(value: float) -> float | str:

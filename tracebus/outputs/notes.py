@@ -21,18 +21,18 @@ from ..events import (
     SubscriberFailed,
     Text,
 )
-from ..payload import snapshot
+from ..payload import INT64, snapshot
 from ..runs import RemoteParent, Run, id_at
-from ..subscriptions import name_of
+from ..subscriptions import UNCOUNTED, name_of
 
 __all__ = [
     "FACTS_SIZE",
     "Beside",
     "Facts",
+    "Listener",
     "Named",
     "Noted",
     "OpenRuns",
-    "Recorder",
     "Said",
     "as_said",
     "metadata_of",
@@ -133,7 +133,6 @@ class Noted(msgspec.Struct, gc=False):
 PLAIN_CHARACTERS: Final = 8192
 PLAIN_ITEMS: Final = 64
 PLAIN_DEPTH: Final = 5
-_INT64: Final = range(-(2**63), 2**63)
 
 
 def as_said(value: object) -> str | bytes:
@@ -174,7 +173,7 @@ def _plain_size(value: object, depth: int) -> int:
         size = 8
     elif value is None or cls is bool:
         return 4
-    elif (cls is int and value in _INT64) or (cls is float and items - items == 0):
+    elif (cls is int and value in INT64) or (cls is float and items - items == 0):
         return 8
     else:
         return _TOO_MUCH
@@ -253,34 +252,45 @@ class OpenRuns:
         return Facts(parent._seq, parent.start_ns, None, parent._source, scope.session_id, scope.user_id, None, number, trace)
 
 
-class Recorder(Protocol):
+class Listener:
     """A subscriber that notes what it hears. Which of its methods hears what is said by ``receiver_for``."""
 
     def hear_start(self, sender: object, event: Any) -> object:
         """Note that a run starts."""
+        raise NotImplementedError
 
     def hear_token(self, sender: object, event: LLMNewToken) -> object:
         """Note a token."""
-
-    def hear_end(self, sender: object, event: Any) -> object:
-        """Note that a run has ended."""
-
-    def hear_error(self, sender: object, event: Failed) -> object:
-        """Note that a run has failed."""
+        raise NotImplementedError
 
     def hear_other(self, sender: object, event: Event) -> object:
         """Note anything else."""
+        raise NotImplementedError
+
+    def hear_end(self, sender: object, event: Any) -> object:
+        """Note that a run has ended."""
+        self._end(event.run, event.output, None)
+        return UNCOUNTED
+
+    def hear_error(self, sender: object, event: Failed) -> object:
+        """Note that a run has failed."""
+        assert event.run is not None
+        self._end(event.run, event.output, note_error(event.error))
+        return UNCOUNTED
+
+    def _end(self, run: Run, output: Any, error: Noted | None) -> None:
+        raise NotImplementedError
 
 
-def receiver_for(recorder: Recorder, event_class: type[Event]) -> Callable[..., object]:
-    """Return the method of a recorder that hears events of this class."""
+def receiver_for(listener: Listener, event_class: type[Event]) -> Callable[..., object]:
+    """Return the method of a listener that hears events of this class."""
     if event_class is LLMNewToken:
-        return recorder.hear_token
+        return listener.hear_token
     if event_class in _FIELDS:
-        return recorder.hear_other
+        return listener.hear_other
     if issubclass(event_class, Failed):
-        return recorder.hear_error
-    return recorder.hear_start if event_class.signal_name.endswith("_start") else recorder.hear_end
+        return listener.hear_error
+    return listener.hear_start if event_class.signal_name.endswith("_start") else listener.hear_end
 
 
 def note_fields(event: Event, *, with_content: bool) -> bytes:

@@ -122,10 +122,11 @@ def export(
     size = count_setting("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE_SIZE) if queue_size is None else queue_size
     limits = QueueLimits(size, QUEUE_BYTES, overflow).checked()
     linger_s = _checked_interval(interval_s)
+    metrics = metrics and takes_metrics()
     delivery = delivery_to(
         destination,
         vocabularies,
-        metrics=metrics and takes_metrics(),
+        metrics=metrics,
         service_name=service_name,
         project=project,
         resource=resource,

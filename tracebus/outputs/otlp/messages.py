@@ -8,10 +8,10 @@ keeps the type that it has. How the vocabularies write them is in ``forms``.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-__all__ = ["Message", "Part", "answers_of", "as_list", "messages_of", "parts_of", "text_parts"]
+__all__ = ["Message", "Part", "answers_of", "as_list", "first_of", "messages_of", "parts_of", "text_parts"]
 
 Part: TypeAlias = dict[str, Any]
 Message: TypeAlias = dict[str, Any]
@@ -142,11 +142,11 @@ def _part(given: Any) -> Iterator[Part]:
 
 
 def _text(given: dict[str, Any]) -> Part:
-    return {"type": "text", "content": _first(given, "text", "content") or ""}
+    return {"type": "text", "content": first_of(given, "text", "content") or ""}
 
 
 def _reasoning(given: dict[str, Any]) -> Part:
-    said = _first(given, "thinking", "content", "text", "summary")
+    said = first_of(given, "thinking", "content", "text", "summary")
     texts = [one.get("text", "") if isinstance(one, dict) else str(one) for one in as_list(said)]
     return {"type": "reasoning", "content": "\n\n".join(text for text in texts if isinstance(text, str))}
 
@@ -154,28 +154,28 @@ def _reasoning(given: dict[str, Any]) -> Part:
 def _tool_call(given: dict[str, Any]) -> Part:
     inner = given.get("function") or given.get("custom")
     called = inner if isinstance(inner, dict) else given
-    arguments = _first(called, "arguments", "args", "input")
+    arguments = first_of(called, "arguments", "args", "input")
     return {
         "type": "tool_call",
-        "id": _first(given, "call_id", "id"),
+        "id": first_of(given, "call_id", "id"),
         "name": called.get("name") or "",
         "arguments": _parsed(arguments),
     }
 
 
 def _tool_result(given: dict[str, Any]) -> Part:
-    response = _first(given, "response", "result", "output", "content")
-    return {"type": "tool_call_response", "id": _first(given, "tool_use_id", "call_id", "id"), "response": response}
+    response = first_of(given, "response", "result", "output", "content")
+    return {"type": "tool_call_response", "id": first_of(given, "tool_use_id", "call_id", "id"), "response": response}
 
 
 def _image(given: dict[str, Any]) -> Part:
-    return _media("image", _first(given, "image_url", "source", "url"), given.get("file_id"))
+    return _media("image", first_of(given, "image_url", "source", "url"), given.get("file_id"))
 
 
 def _audio(given: dict[str, Any]) -> Part:
     audio = given.get("input_audio")
     if not isinstance(audio, dict):
-        return _media("audio", _first(given, "source", "url"), given.get("file_id"))
+        return _media("audio", first_of(given, "source", "url"), given.get("file_id"))
     return {
         "type": "blob",
         "modality": "audio",
@@ -187,14 +187,14 @@ def _audio(given: dict[str, Any]) -> Part:
 def _file(given: dict[str, Any]) -> Part:
     file = given.get("file")
     held = file if isinstance(file, dict) else given
-    source = _first(held, "source", "file_url", "uri", "file_data")
-    return _media(held.get("modality") or "document", source, _first(held, "file_id", "id"))
+    source = first_of(held, "source", "file_url", "uri", "file_data")
+    return _media(held.get("modality") or "document", source, first_of(held, "file_id", "id"))
 
 
 def _media(modality: str, source: Any, file_id: Any = None) -> Part:
     """Return a picture or a sound: by its address, by an id that the provider has given it, or with its bytes in base64."""
     if isinstance(source, dict):
-        data, address = _first(source, "data"), _first(source, "url", "uri")
+        data, address = first_of(source, "data"), first_of(source, "url", "uri")
         if data is not None:
             return {"type": "blob", "modality": modality, "mime_type": source.get("media_type"), "content": data}
         source, file_id = address, file_id or source.get("file_id")
@@ -225,7 +225,8 @@ _BY_TYPE: Final = {
 }
 
 
-def _first(given: dict[str, Any], *names: str) -> Any:
+def first_of(given: Mapping[str, Any], *names: str) -> Any:
+    """Return what is there under the first of these names, None where there is nothing."""
     return next((given[name] for name in names if given.get(name) is not None), None)
 
 

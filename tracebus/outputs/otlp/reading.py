@@ -12,11 +12,11 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import msgspec
 
 from ...events import main_input
-from ...payload import JSON, Limits, sanitize
+from ...payload import INT64, JSON, sanitize, short_text
 from ...redaction import Redactor, default_redactor
 from ...runs import COUNTS, Usage
 from ..notes import Noted, Said
-from .messages import answers_of, as_list, messages_of, text_parts
+from .messages import answers_of, as_list, first_of, messages_of, text_parts
 from .records import RunRecord
 from .semconv import (
     MODELS,
@@ -33,8 +33,6 @@ __all__ = ["Fields", "Masker", "error_of", "read_run"]
 Fields: TypeAlias = dict[str, Any]
 
 _decode: Final = msgspec.json.Decoder().decode
-_INT64: Final = range(-(2**63), 2**63)
-_SHORT: Final = Limits(characters=256, size=4096)
 
 
 class Masker:
@@ -62,12 +60,7 @@ class Masker:
 
     def text(self, value: object) -> str:
         """Return a short text without its secrets."""
-        return _short(value if isinstance(value, str) else str(value), self._redactor)
-
-
-@lru_cache(maxsize=4096)
-def _short(text: str, redactor: Redactor | None) -> str:
-    return str(sanitize(text, redactor, _SHORT))
+        return short_text(value if isinstance(value, str) else str(value), self._redactor)
 
 
 class _Run(NamedTuple):
@@ -206,7 +199,7 @@ def _read_reranker(run: _Run, fields: Fields) -> None:
     _read_step(run, fields)
     fields["reranker_query"] = run.inputs.get("query")
     fields["reranker_model"] = run.answered or run.asked
-    fields["reranker_top_k"] = _number(_first(run.inputs, "top_k", "top_n"), int)
+    fields["reranker_top_k"] = _number(first_of(run.inputs, "top_k", "top_n"), int)
     fields["reranker_input"] = [_document(one) for one in as_list(run.inputs.get("documents"))]
     fields["reranker_output"] = [_document(one) for one in as_list(fields["output"])]
 
@@ -291,7 +284,7 @@ def _read_request(run: _Run, fields: Fields) -> None:
         fields[name] = _number(run.inputs[spelling], kind)
     if fields.get("choice_count") == 1:  # which the convention leaves out
         fields["choice_count"] = None
-    stop = as_list(_first(run.inputs, "stop", "stop_sequences"))
+    stop = as_list(first_of(run.inputs, "stop", "stop_sequences"))
     fields["stop_sequences"] = [one for one in stop if isinstance(one, str)]
 
 
@@ -329,18 +322,14 @@ def _document(given: Any) -> dict[str, Any]:
         return {"content": given}
     held = given.get("document")
     fields = {**given, **held} if isinstance(held, dict) else given
-    metadata = _first(fields, "metadata", "meta")
-    score = _first(fields, "score", "relevance_score", "similarity")
+    metadata = first_of(fields, "metadata", "meta")
+    score = first_of(fields, "score", "relevance_score", "similarity")
     return {
-        "id": _first(fields, "id", "document_id", "doc_id"),
-        "content": _first(fields, "content", "page_content", "text", "document"),
+        "id": first_of(fields, "id", "document_id", "doc_id"),
+        "content": first_of(fields, "content", "page_content", "text", "document"),
         "score": _number(score, float),
         "metadata": metadata,
     }
-
-
-def _first(given: Mapping[str, Any], *names: str) -> Any:
-    return next((given[name] for name in names if given.get(name) is not None), None)
 
 
 def _text(value: Any) -> str | None:
@@ -352,4 +341,4 @@ def _number(value: Any, kind: type) -> Any:
     if value is None or isinstance(value, bool) or kind is bool:
         return value if kind is bool and isinstance(value, bool) else None
     number = kind(value) if isinstance(value, int | float) else None
-    return None if isinstance(number, int) and number not in _INT64 else number
+    return None if isinstance(number, int) and number not in INT64 else number

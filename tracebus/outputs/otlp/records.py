@@ -9,12 +9,11 @@ from typing import Any, Final
 
 import msgspec
 
-from ...events import Event, Failed, LLMNewToken
+from ...events import Event, LLMNewToken
 from ...payload import Capture, captures_inputs, captures_outputs
 from ...runs import Run, Usage
-from ...subscriptions import UNCOUNTED
 from ..batches import BatchLane
-from ..notes import FACTS_SIZE, Beside, Facts, Noted, OpenRuns, Said, as_said, metadata_of, note_error, note_fields
+from ..notes import FACTS_SIZE, Beside, Facts, Listener, Noted, OpenRuns, Said, as_said, metadata_of, note_fields
 
 __all__ = ["Happened", "Recorder", "RunRecord"]
 
@@ -69,7 +68,7 @@ class _Open(msgspec.Struct, gc=False):
     happened: list[Happened]
 
 
-class Recorder:
+class Recorder(Listener):
     """The subscriber: notes what is said of a run, and puts it into the lane when the run has ended.
 
     What is counted as delivered of a start, a token or anything else that is said in between is that it was noted; of an
@@ -107,17 +106,6 @@ class Recorder:
             data = note_fields(event, with_content=self._takes_outputs)
             opened.happened.append(Happened(event.time_ns, event.signal_name, data))
         return None
-
-    def hear_end(self, sender: object, event: Any) -> object:
-        """Queue a run that has ended."""
-        self._end(event.run, event.output, None)
-        return UNCOUNTED
-
-    def hear_error(self, sender: object, event: Failed) -> object:
-        """Queue a run that has failed."""
-        assert event.run is not None
-        self._end(event.run, event.output, note_error(event.error))
-        return UNCOUNTED
 
     def _end(self, run: Run, output: Any, error: Noted | None) -> None:
         # In one piece and with private names, because it runs in the app's own time.

@@ -6,12 +6,11 @@ How long and how deep a value may be, and what counts as a secret, is decided in
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from ...payload import JSON, Limits, encode, sanitize
+from ...payload import JSON, encode, sanitize, short_text
 from ...redaction import MASK, Redactor
 from ..notes import Noted, Said
 
@@ -73,11 +72,11 @@ class Encoder:
 
     def text(self, text: str) -> str:
         """Return a short text, such as the id of a session, without secrets."""
-        return _cleaned(text, self._redactor)
+        return short_text(text, self._redactor)
 
     def texts(self, texts: tuple[str, ...]) -> list[str]:
         """Return short texts without secrets."""
-        return [_cleaned(text, self._redactor) for text in texts]
+        return [short_text(text, self._redactor) for text in texts]
 
 
 def _as_error(said: Any) -> dict[str, Any]:
@@ -87,12 +86,6 @@ def _as_error(said: Any) -> dict[str, Any]:
 
 
 _CUT: Final = re.compile(r"…\[\d+ (?:characters|items)\]|\"…\":\"\[\d+ items\]|…\[\w+ of \d+ items\]")
-_SHORT: Final = Limits(characters=256, size=4096)
-
-
-@lru_cache(maxsize=4096)
-def _cleaned(text: str, redactor: Redactor | None) -> str:
-    return str(sanitize(text, redactor, _SHORT))
 
 
 # -- a line of it ------------------------------------------------------------------------------------------------------

@@ -10,12 +10,12 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from ...events import Event, Failed, LLMNewToken
+from ...events import Event, LLMNewToken
 from ...payload import Capture, captures_inputs, captures_outputs, snapshot
 from ...runs import Run, Usage
 from ...subscriptions import UNCOUNTED
 from ..batches import BatchLane
-from ..notes import FACTS_SIZE, Beside, Facts, Noted, OpenRuns, Said, as_said, metadata_of, note_error, note_fields
+from ..notes import FACTS_SIZE, Beside, Facts, Listener, Noted, OpenRuns, Said, as_said, metadata_of, note_fields
 
 __all__ = ["Ended", "Happened", "Record", "Recorder", "Started", "Token"]
 
@@ -71,7 +71,7 @@ class Happened(msgspec.Struct, gc=False):
 Record: TypeAlias = "Started | Token | Ended | Happened"
 
 
-class Recorder:
+class Recorder(Listener):
     """The subscriber: notes what is said and puts it into the lane."""
 
     def __init__(self, lane: BatchLane[Record], capture: Capture) -> None:
@@ -98,17 +98,6 @@ class Recorder:
         if type(text) is not str or len(text) > 4096:
             text = str(snapshot(text))
         self._put(Token(120 + len(text), run._seq, event.time_ns, text))
-        return UNCOUNTED
-
-    def hear_end(self, sender: object, event: Any) -> object:
-        """Note that a run has ended."""
-        self._end(event.run, event.output, None)
-        return UNCOUNTED
-
-    def hear_error(self, sender: object, event: Failed) -> object:
-        """Note that a run has failed."""
-        assert event.run is not None
-        self._end(event.run, event.output, note_error(event.error))
         return UNCOUNTED
 
     def _end(self, run: Run, output: Any, error: Noted | None) -> None:

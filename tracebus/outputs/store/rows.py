@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from ...figures import count
-from ...payload import encode
+from ...payload import INT64, encode
 from ...runs import COUNTS, Usage
 from ..notes import Beside, Facts
 from .answers import PriceList
@@ -356,14 +356,11 @@ class Preparer:
     }
 
 
-_INT64: Final = range(-(2**63), 2**63)
-
-
 def _countable(usage: Usage) -> Usage:
     """Return a usage without counts that are none, or more than a table holds."""
-    if all(count is None or (type(count) is int and count in _INT64) for count in _counts_of(usage)):
+    if all(count is None or (type(count) is int and count in INT64) for count in _counts_of(usage)):
         return usage
-    known = {name: int(count) for name in COUNTS if isinstance(count := getattr(usage, name), int) and count in _INT64}
+    known = {name: int(count) for name in COUNTS if isinstance(count := getattr(usage, name), int) and count in INT64}
     return Usage(**known)
 
 
