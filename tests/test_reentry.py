@@ -212,3 +212,39 @@ def test_a_child_of_a_process_whose_threads_emit_flat_out_delivers_its_own_event
     run_python: Callable[..., Any], forks: int
 ) -> None:
     run_python("-c", SUBSCRIBERS + FORKED.format(forks=forks), timeout_s=500)
+
+
+FORKED_AT_THE_START = """
+import asyncio, os, signal, threading
+from tracebus import emit, flush, subscribe, text
+
+heard = []
+
+async def hear(sender, event):
+    heard.append(event.text)
+
+subscribe(hear, "text")
+is_starting = threading.Event()
+
+def start():
+    with asyncio.events._lock:  # as in the moment in which a process makes its first loop
+        is_starting.set()
+        signal.sigtimedwait([], 0.1)
+
+starting = threading.Thread(target=start)
+starting.start()
+is_starting.wait()
+pid = os.fork()
+if pid == 0:
+    signal.alarm(20)
+    emit(text, text="child")
+    os._exit(0 if flush(5) and heard == ["child"] else 1)
+status = os.waitpid(pid, 0)[1]
+starting.join()
+assert status == 0, status
+"""
+
+
+@needs_fork
+def test_a_child_that_was_forked_while_asyncio_started_in_another_thread_delivers(run_python: Callable[..., Any]) -> None:
+    run_python("-W", "ignore::DeprecationWarning", "-c", FORKED_AT_THE_START)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import queue
+import sys
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -117,6 +118,15 @@ def get_ready() -> None:
         importlib.import_module("anyio._backends._asyncio")
 
 
+def _finish_start() -> None:
+    # asyncio chooses its kind of loops when the first one is made, under a lock: a child that is forked just then would
+    # find it taken for ever. (Its name has had an underscore since 3.14, where the public one warns.)
+    events = sys.modules.get("asyncio.events")
+    choose = getattr(events, "_get_event_loop_policy", None) or getattr(events, "get_event_loop_policy", None)
+    if choose is not None:
+        choose()
+
+
 def _forget_after_fork() -> None:
     # The thread does not survive a fork; a lock that another one held would never be released.
     global _own, _own_lock
@@ -124,4 +134,4 @@ def _forget_after_fork() -> None:
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_forget_after_fork)
+    os.register_at_fork(before=_finish_start, after_in_child=_forget_after_fork)
