@@ -177,12 +177,14 @@ def changes_in(news: Any) -> Changes:
     return msgspec.json.decode(news.data, type=Changes)
 
 
-async def test_all_who_listen_hear_the_same_from_one_look(live: Live) -> None:
+async def test_all_who_listen_hear_the_same_from_one_look(saving: Saving, live: Live) -> None:
+    with Reader(saving.path) as reader:
+        now = reader.cursor()
     heard: list[list[Any]] = [[] for _ in range(10)]
     begun_s = time.monotonic()
 
     async def listen(number: int) -> None:
-        async with aclosing(live.follow()) as events:
+        async with aclosing(live.follow(now)) as events:
             async for news in events:
                 heard[number].append(news)
                 if len(heard[number]) == 3:
