@@ -49,7 +49,8 @@ from tracebus import (
     traced,
 )
 from tracebus.errors import SubscriberError
-from tracebus.tracing import SYNC, end_run
+from tracebus.families import SYNC
+from tracebus.tracing import end_run
 
 pytestmark = pytest.mark.usefixtures("nobody_else_listens")
 

@@ -14,11 +14,12 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mappi
 from typing import Any, ParamSpec, TypeVar, overload
 
 from .errors import ArgumentError
+from .families import ASYNC, SYNC, Colour, Pending
 from .handlers import Callback
 from .runs import Run, get_current, leave, set_current
 from .signals import bus
 from .streams import TracedLife, proxy_of, step_async_generator, step_generator
-from .tracing import ASYNC, SYNC, Colour, Pending, Source, end_run, fail_run, open_run, say_start, settle
+from .tracing import Source, end_run, fail_run, open_run, say_start, settle
 
 __all__ = ["traced"]
 
@@ -231,7 +232,7 @@ def _flags_of(function: Any) -> int:
 
 def _wrap_function(fn: Any, source: Source, read: Reader, options: _Options) -> Callable[..., Any]:
     here, put, put_back, bus_ = get_current, set_current, leave, bus
-    open_, start, end, fail, wait, colour = open_run, say_start, end_run, fail_run, settle, SYNC
+    open_, start, end, fail, wait, colour = open_run, source.family.say_start, source.family.end_run, fail_run, settle, SYNC
     quiet, keep_output = source.route is None, options.keep_output
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -262,7 +263,7 @@ def _wrap_function(fn: Any, source: Source, read: Reader, options: _Options) -> 
 
 def _wrap_coroutine(fn: Any, source: Source, read: Reader, options: _Options) -> Callable[..., Any]:
     here, put, put_back, bus_ = get_current, set_current, leave, bus
-    open_, start, end, fail, colour, sync = open_run, say_start, end_run, fail_run, ASYNC, SYNC
+    open_, start, end, fail, colour, sync = open_run, source.family.say_start, source.family.end_run, fail_run, ASYNC, SYNC
     quiet, keep_output = source.route is None, options.keep_output
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 from .counts import SubscriberStats, drops
 from .errors import ArgumentError, RunAbortedError, WrongThreadError
+from .families import SYNC
 from .late import awaiting, lanes, loops
 from .runs import Run, open_runs
 from .subscriptions import known_subscriptions
-from .tracing import SYNC, fail_run
+from .tracing import fail_run
 
 if TYPE_CHECKING:
     from .lanes import Pending

@@ -49,22 +49,53 @@ class Event:
     since the epoch, ``seq`` a number that grows with every event of this process.
     """
 
-    __slots__ = ("run", "seq", "time_ns")
+    __slots__ = ("run",)
 
     signal_name: ClassVar[str] = ""
     """The name of the hook, which is the name of its signal."""
     fields: ClassVar[tuple[str, ...]] = ()
     """The names of the fields beside ``run``, ``time_ns`` and ``seq``."""
 
-    def __init__(self, run: Run | None, time_ns: int, seq: int) -> None:
+    def __init__(self, run: Run | None) -> None:
         self.run = run
-        self.time_ns = time_ns
-        self.seq = seq
+
+    @property
+    def time_ns(self) -> int:
+        """When it was said, in nanoseconds since the epoch."""
+        raise NotImplementedError
+
+    @property
+    def seq(self) -> int:
+        """Its number among the events of this process."""
+        raise NotImplementedError
 
     def __repr__(self) -> str:
         """Show the fields, each cut to a line's length."""
         shown = (f"{name}={payload.preview(getattr(self, name), 60)}" for name in self.fields)
         return f"{type(self).__name__}({', '.join((f'run={self.run!r}', *shown))})"
+
+
+class _Said(Event):
+    """What is said at any time, on a run or outside one."""
+
+    __slots__ = ("_seq", "_time_ns")
+    _seq: int
+    _time_ns: int
+
+    def __init__(self, run: Run | None, time_ns: int, seq: int) -> None:
+        self.run = run
+        self._time_ns = time_ns
+        self._seq = seq
+
+    @property
+    def time_ns(self) -> int:
+        """When it was said, in nanoseconds since the epoch."""
+        return self._time_ns
+
+    @property
+    def seq(self) -> int:
+        """Its number among the events of this process."""
+        return self._seq
 
 
 _NO_PARAMS: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -119,16 +150,27 @@ def _read_message(message: Any) -> dict[str, Any]:
 
 
 class _Started(Event):
-    """``inputs`` is what the call was given: by parameter name, or the one thing that it is about."""
+    """``inputs`` is what the call was given: by parameter name, or the one thing that it is about.
+
+    When it was said, and its number, are the run's own: what most subscribers never ask for is not copied for each.
+    """
 
     __slots__ = ("inputs",)
     fields: ClassVar[tuple[str, ...]] = ("inputs",)
 
-    def __init__(self, run: Run | None, time_ns: int, seq: int, inputs: Any) -> None:
+    def __init__(self, run: Run, inputs: Any) -> None:
         self.run = run
-        self.time_ns = time_ns
-        self.seq = seq
         self.inputs = inputs
+
+    @property
+    def time_ns(self) -> int:
+        """When the run started, in nanoseconds since the epoch."""
+        return 0 if self.run is None else self.run.start_ns
+
+    @property
+    def seq(self) -> int:
+        """Its number among the events of this process."""
+        return 0 if self.run is None else self.run._seq
 
 
 class LLMStart(_Started):
@@ -167,7 +209,7 @@ class ChatModelStart(_Started):
         return main_input(self.inputs, ("messages",))[1]
 
 
-class LLMNewToken(Event):
+class LLMNewToken(_Said):
     """A model streamed a piece of its answer; ``index`` is 0-based in its run, ``chunk`` the raw item if it was not text."""
 
     __slots__ = ("chunk", "index", "token")
@@ -176,34 +218,49 @@ class LLMNewToken(Event):
 
     def __init__(self, run: Run | None, time_ns: int, seq: int, token: str, index: int = 0, chunk: Any = None) -> None:
         self.run = run
-        self.time_ns = time_ns
-        self.seq = seq
+        self._time_ns = time_ns
+        self._seq = seq
         self.token = token
         self.index = index
         self.chunk = chunk
 
 
-class _Ended(Event):
-    __slots__ = ("output",)
+class _Terminal(Event):
+    """The last event of a run, whose end is its time."""
+
+    __slots__ = ("_seq", "output")
+    _seq: int
+
+    @property
+    def time_ns(self) -> int:
+        """When the run ended, in nanoseconds since the epoch."""
+        return 0 if self.run is None else self.run.end_ns or 0
+
+    @property
+    def seq(self) -> int:
+        """Its number among the events of this process."""
+        return self._seq
+
+
+class _Ended(_Terminal):
+    __slots__ = ()
     fields: ClassVar[tuple[str, ...]] = ("output",)
 
-    def __init__(self, run: Run | None, time_ns: int, seq: int, output: Any) -> None:
+    def __init__(self, run: Run, seq: int, output: Any) -> None:
         self.run = run
-        self.time_ns = time_ns
-        self.seq = seq
+        self._seq = seq
         self.output = output
 
 
-class Failed(Event):
+class Failed(_Terminal):
     """A run has failed or was cancelled; ``output`` is what there was before."""
 
-    __slots__ = ("error", "output")
+    __slots__ = ("error",)
     fields = ("error", "output")
 
-    def __init__(self, run: Run | None, time_ns: int, seq: int, error: BaseException, output: Any = None) -> None:
+    def __init__(self, run: Run, seq: int, error: BaseException, output: Any = None) -> None:
         self.run = run
-        self.time_ns = time_ns
-        self.seq = seq
+        self._seq = seq
         self.error = error
         self.output = output
 
@@ -314,7 +371,7 @@ class RetrieverError(Failed):
     signal_name = "retriever_error"
 
 
-class AgentAction(Event):
+class AgentAction(_Said):
     """An agent has decided to use a tool; ``log`` is its reasoning as text."""
 
     __slots__ = ("log", "tool", "tool_input")
@@ -328,7 +385,7 @@ class AgentAction(Event):
         self.log = log
 
 
-class AgentFinish(Event):
+class AgentFinish(_Said):
     """An agent is done."""
 
     __slots__ = ("log", "return_values")
@@ -341,7 +398,7 @@ class AgentFinish(Event):
         self.log = log
 
 
-class Text(Event):
+class Text(_Said):
     """A free line of text."""
 
     __slots__ = ("text",)
@@ -353,7 +410,7 @@ class Text(Event):
         self.text = text
 
 
-class Retry(Event):
+class Retry(_Said):
     """A call is about to be tried again: ``attempt`` is 1-based, ``wait_s`` in seconds, ``error`` why."""
 
     __slots__ = ("attempt", "error", "wait_s")
@@ -375,7 +432,7 @@ class Retry(Event):
         self.error = error
 
 
-class CustomEvent(Event):
+class CustomEvent(_Said):
     """An event of the app's own."""
 
     __slots__ = ("data", "name")
@@ -388,7 +445,7 @@ class CustomEvent(Event):
         self.data = data
 
 
-class SubscriberFailed(Event):
+class SubscriberFailed(_Said):
     """``subscriber`` raised ``error`` while it heard ``hook``. A subscriber that fails on this event is only logged."""
 
     __slots__ = ("error", "hook", "subscriber")

@@ -11,10 +11,11 @@ from typing import Any, Final
 from weakref import ref
 
 from . import runs
+from .families import ASYNC, SYNC, Colour, Pending
 from .late import logging, uuid
 from .runs import Run, Scope, Status, Usage, get_current, innermost, set_current
 from .signals import Hook, bus
-from .tracing import ASYNC, SYNC, Colour, Pending, Source, end_run, fail_run, open_run, say, say_own_token, say_start, settle
+from .tracing import Source, end_run, fail_run, open_run, say, say_own_token, say_start, settle
 
 __all__ = ["LibrarySource", "Reporter", "calling_run"]
 

@@ -12,21 +12,9 @@ from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, 
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from . import runs
+from .families import ASYNC, MODEL_KINDS, SYNC, Colour, Pending
 from .runs import Run, Scope, get_current, innermost, leave, set_current
-from .tracing import (
-    ASYNC,
-    MODEL_KINDS,
-    SYNC,
-    Colour,
-    Pending,
-    Source,
-    end_run,
-    fail_run,
-    open_run,
-    say_start,
-    say_token,
-    settle,
-)
+from .tracing import Source, end_run, fail_run, open_run, say_start, say_token, settle
 
 __all__ = ["TracedLife", "proxy_of", "step_async_generator", "step_generator"]
 

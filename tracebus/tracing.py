@@ -1,5 +1,5 @@
-"""A run's life: how it opens, what is said about it, and how it ends. ``trace()``, ``scope()`` and ``emit()`` are here;
-functions are traced in ``decorator``, streams stepped in ``streams``.
+"""A run's life: how it opens, what is said about it, and how it ends. ``trace()`` and ``emit()`` are here; functions are
+traced in ``decorator``, streams stepped in ``streams``, and how each kind of run says its start and end is in ``families``.
 
 Everything is said through a *colour*: the way to deliver from sync or from async code. The functions that take one are
 shared by both; what they return is None, or in async code what is left to await.
@@ -9,27 +9,15 @@ from __future__ import annotations
 
 import sys
 from _thread import get_ident
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import Any, Final, cast
 
 from . import runs
-from .dispatch import (
-    Plan,
-    Rest,
-    await_rest,
-    call_plain,
-    deliver,
-    deliver_async,
-    deliver_shielded,
-    post_rest,
-    wait_for_queued,
-)
+from .dispatch import call_plain, wait_for_queued
 from .errors import ArgumentError
-from .events import (
-    Event,
-    LLMNewToken,
-)
+from .events import LLMNewToken
+from .families import ASYNC, MODEL_KINDS, SYNC, Colour, Pending, family_of, new
 from .handlers import Callback, route_of
 from .runs import (
     ROOT_SCOPE,
@@ -47,91 +35,15 @@ from .runs import (
     set_current,
     wall_now,
 )
-from .signals import (
-    HOOKS,
-    Hook,
-    agent_action,
-    agent_finish,
-    bus,
-    chain_end,
-    chain_error,
-    chain_start,
-    chat_model_start,
-    custom_event,
-    llm_end,
-    llm_error,
-    llm_new_token,
-    llm_start,
-    retriever_end,
-    retriever_error,
-    retriever_start,
-    retry,
-    text,
-    tool_end,
-    tool_error,
-    tool_start,
-)
-
-if TYPE_CHECKING:
-    from .subscriptions import Connection
+from .signals import HOOKS, Hook, agent_action, agent_finish, bus, custom_event, llm_new_token, retry, text
 
 __all__ = ["aemit", "emit", "trace"]
-
-Deliver: TypeAlias = Callable[[Plan, object, Event], Awaitable[None] | None]
-Pending: TypeAlias = Awaitable[None] | None
-FinishDelivery: TypeAlias = "Callable[[tuple[Connection, ...], object, Event, Rest | None], Pending]"
-
-
-class Colour:
-    """How events are delivered from sync or from async code, normally and from a task that is being cancelled."""
-
-    __slots__ = ("last_words", "rest", "say")
-
-    def __init__(self, rest: FinishDelivery, say: Deliver, last_words: Deliver) -> None:
-        self.rest = rest
-        self.say = say
-        self.last_words = last_words
-
-
-SYNC: Final = Colour(post_rest, deliver, deliver)
-ASYNC: Final = Colour(await_rest, deliver_async, deliver_shielded)
-
-
-class Family:
-    """The hooks through which runs of some kinds speak, and the events said there."""
-
-    __slots__ = ("end", "end_event", "error", "failed", "start", "start_event")
-
-    def __init__(self, start: Hook[Any], end: Hook[Any], error: Hook[Any]) -> None:
-        self.start = start
-        self.end = end
-        self.error = error
-        self.start_event = start.event_class
-        self.end_event = end.event_class
-        self.failed = error.event_class
-
-
-_CHAIN: Final = Family(chain_start, chain_end, chain_error)
-_FAMILIES: Final[dict[str, Family]] = {
-    "llm": Family(llm_start, llm_end, llm_error),
-    "chat_model": Family(chat_model_start, llm_end, llm_error),
-    "tool": Family(tool_start, tool_end, tool_error),
-    "retriever": Family(retriever_start, retriever_end, retriever_error),
-}
-
-
-def family_of(kind: str) -> Family:
-    """Return the hooks through which runs of ``kind`` speak."""
-    return _FAMILIES.get(kind, _CHAIN)
-
-
-MODEL_KINDS: Final = frozenset({"llm", "chat_model"})
 
 
 class Source:
     """What is the same for every run of one traced callable, ``trace()`` block or integration."""
 
-    __slots__ = ("family", "kind", "metadata", "name", "route", "sender", "tags")
+    __slots__ = ("family", "is_marked", "kind", "metadata", "name", "route", "sender", "tags")
 
     def __init__(
         self,
@@ -150,6 +62,7 @@ class Source:
         self.tags = check_tags(tags)
         self.metadata = check_metadata(metadata) or None
         self.route = route_of(callbacks)
+        self.is_marked = self.route is not None or self.metadata is not None
 
 
 def check_tags(tags: Iterable[str]) -> tuple[str, ...]:
@@ -175,11 +88,6 @@ def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 # -- one run -----------------------------------------------------------------------------------------------------------
-
-
-new: Final = object.__new__
-"""Makes an event, or a run, without calling its ``__init__``, which costs as much again as all the fields: for the four
-functions that every traced call goes through, and nobody else."""
 
 
 def open_run(source: Source, outside: Run | Scope | None, inputs: Any, *, outside_is_sure: bool = False) -> Run:
@@ -210,43 +118,28 @@ def open_run(source: Source, outside: Run | Scope | None, inputs: Any, *, outsid
         scope = cast("Scope", outside)
         run.parent = scope.run
     run._scope = scope
-    if scope is not ROOT_SCOPE:
-        _inherit(run, source, scope)
-    elif source.route is not None:
-        run._route = source.route
-    if source.metadata is not None:
-        run._metadata = {**(scope.metadata or {}), **source.metadata}
+    if scope is not ROOT_SCOPE or source.is_marked:
+        _mark(run, source, scope)
     note_open(run)
     set_current(run)
     return run
 
 
-def _inherit(run: Run, source: Source, scope: Scope) -> None:
-    run._route = scope.route
-    if source.route is not None:
-        run._route = source.route if scope.route is None else scope.route.with_callable(source.route)
+def _mark(run: Run, source: Source, scope: Scope) -> None:
+    """Give the run what its scope and its callable say about all runs of theirs."""
+    if scope.route is None:
+        run._route = source.route
+    else:
+        run._route = scope.route if source.route is None else scope.route.with_callable(source.route)
     if scope.tags:
         run.tags = tuple(dict.fromkeys((*scope.tags, *source.tags)))
+    if source.metadata is not None:
+        run._metadata = {**(scope.metadata or {}), **source.metadata}
 
 
 def say_start(run: Run, colour: Colour) -> Pending:
     """Say that the run starts."""
-    source = run._source
-    hook = source.family.start
-    plan = hook.plan
-    if hook.is_filtered or run._route is not None:
-        plan = hook.plan_for(source.sender, run)
-    if plan is None:
-        return None
-    said: Any = new(source.family.start_event)
-    said.run = run
-    said.time_ns = run.start_ns
-    said.seq = run._seq
-    said.inputs = run.inputs
-    rest = call_plain(plan.plain, source.sender, said, run._thread) if plan.has_plain else None
-    if rest is not None or plan.has_guarded:
-        return colour.rest(plan.guarded, source.sender, said, rest)
-    return None
+    return run._source.family.say_start(run, colour)
 
 
 def say_token(run: Run, token: str, chunk: Any, colour: Colour) -> Pending:
@@ -263,8 +156,8 @@ def say_token(run: Run, token: str, chunk: Any, colour: Colour) -> Pending:
         return None
     said = new(LLMNewToken)
     said.run = run
-    said.time_ns = runs.wall_ns()
-    said.seq = next_seq()
+    said._time_ns = runs.wall_ns()
+    said._seq = next_seq()
     said.token = token
     said.index = index
     said.chunk = chunk
@@ -276,30 +169,7 @@ def say_token(run: Run, token: str, chunk: Any, colour: Colour) -> Pending:
 
 def end_run(run: Run, colour: Colour, status: Status = "ok") -> Pending:
     """End the run with what is in ``run.output``, unless it has ended, and say so."""
-    try:
-        claim_end(run)
-    except KeyError:
-        return None
-    run.status = status
-    run._ended = ended = runs.monotonic_ns()
-    source = run._source
-    hook = source.family.end
-    plan = hook.plan
-    if hook.is_filtered or run._route is not None:
-        plan = hook.plan_for(source.sender, run)
-    if plan is None:
-        return None
-    said = new(source.family.end_event)
-    said.run = run
-    said.time_ns = run.start_ns + ended - run._started
-    said.seq = next_seq()
-    said.output = run.output
-    if status == "closed_early":
-        return colour.last_words(plan, source.sender, said)
-    rest = call_plain(plan.plain, source.sender, said, get_ident()) if plan.has_plain else None
-    if rest is not None or plan.has_guarded:
-        return colour.rest(plan.guarded, source.sender, said, rest)
-    return None
+    return run._source.family.end_run(run, colour, status)
 
 
 def fail_run(run: Run, colour: Colour, error: BaseException, status: Status | None = None) -> Pending:
@@ -312,11 +182,12 @@ def fail_run(run: Run, colour: Colour, error: BaseException, status: Status | No
     run._ended = runs.monotonic_ns()
     run.error = error
     source = run._source
-    plan = source.family.error.plan_for(source.sender, run)
+    hook = source.family.error
+    plan = hook.plan_for(source.sender, run)
     if plan is None:
         return None
     say = colour.last_words if run.status == "cancelled" else colour.say
-    said = source.family.failed(run, run.end_ns or 0, next_seq(), error, run.output)
+    said = hook.event_class(run, next_seq(), error, run.output)
     return say(plan, source.sender, said)
 
 

@@ -35,10 +35,11 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 
 import tracebus
 from tracebus import HOOKS, Event, LLMNewToken, aemit, emit, llm_new_token, subscribe, trace, traced
+from tracebus.families import ASYNC, SYNC
 from tracebus.integrations.langchain import install, uninstall
 from tracebus.signals import bus
 from tracebus.snapshots import snapshot_of
-from tracebus.tracing import ASYNC, SYNC, say_token
+from tracebus.tracing import say_token
 
 Awaits: TypeAlias = Callable[[], Awaitable[None]]
 """What an async subscriber does beside counting."""

@@ -13,11 +13,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
+from ..families import ASYNC, SYNC
 from ..runs import current_run, get_current
 from ..signals import bus, retry
 from ..sources import LibrarySource
 from ..streams import step_async_generator, step_generator
-from ..tracing import ASYNC, SYNC, say
+from ..tracing import say
 from .model_calls import Answer, AnswerLife, ModelCall, PartOfCall, outer_call, warn_once
 from .patching import Point
 

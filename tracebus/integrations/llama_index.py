@@ -15,9 +15,9 @@ from collections.abc import Iterator, Mapping
 from inspect import BoundArguments, isasyncgen, isgenerator
 from typing import Any, Final
 
+from ..families import MODEL_KINDS
 from ..runs import Run, Usage
 from ..sources import Reporter
-from ..tracing import MODEL_KINDS
 from .model_calls import arguments_of, expect_part, message
 from .openai.chat import chat_usage
 from .patching import import_library

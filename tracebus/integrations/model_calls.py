@@ -20,10 +20,11 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 
+from ..families import MODEL_KINDS, SYNC, Colour, Pending
 from ..runs import Run, Usage, current_run, is_inside
 from ..sources import LibrarySource, calling_run
 from ..streams import TracedLife
-from ..tracing import MODEL_KINDS, SYNC, Colour, Pending, Source, end_run, fail_run, say_token, status_of, trace
+from ..tracing import Source, end_run, fail_run, say_token, status_of, trace
 
 __all__ = [
     "Answer",

@@ -21,10 +21,10 @@ from langchain_core.prompt_values import PromptValue
 
 from ...errors import SubscriberError
 from ...events import main_input
+from ...families import MODEL_KINDS
 from ...handlers import OWN, Arguments, Dialect
 from ...payload import text_of
 from ...runs import Run
-from ...tracing import MODEL_KINDS
 from .lineage import Lineage
 from .outgoing import chunk_of, documents_of, messages_of, result_of, tool_output_of
 

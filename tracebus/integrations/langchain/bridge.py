@@ -17,8 +17,8 @@ from typing import Any, Final, TypeAlias
 
 from langchain_core.callbacks import BaseCallbackHandler
 
+from ...families import ASYNC, SYNC, Colour, Pending
 from ...signals import Hook, agent_action, agent_finish, custom_event, retry, text
-from ...tracing import ASYNC, SYNC, Colour, Pending
 from . import incoming
 from .lives import Life, begin, end, fail, life_of, reporter
 from .watching import note_asker, stream_was_left

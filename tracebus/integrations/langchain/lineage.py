@@ -14,8 +14,8 @@ from uuid import UUID
 
 from langchain_core.tracers.base import AsyncBaseTracer, BaseTracer
 
+from ...families import family_of
 from ...runs import Run
-from ...tracing import family_of
 
 __all__ = ["Lineage"]
 

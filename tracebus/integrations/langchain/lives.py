@@ -13,9 +13,10 @@ from uuid import UUID
 
 from langchain_core.runnables.config import var_child_runnable_config
 
+from ...families import ASYNC, MODEL_KINDS, SYNC, Colour, Pending
 from ...runs import Run, Status
 from ...sources import Reporter
-from ...tracing import ASYNC, MODEL_KINDS, SYNC, Colour, Pending, status_of
+from ...tracing import status_of
 from .watching import Unit, Watch, is_over, unit_here, units_here
 
 __all__ = ["Life", "begin", "connect", "disconnect", "end", "fail", "life_of", "reporter"]

@@ -15,10 +15,10 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, StatusCode
 
 from ... import runs
+from ...families import MODEL_KINDS
 from ...runs import Kind, Run, Scope, get_current, innermost, set_current
 from ...signals import bus
 from ...sources import Reporter
-from ...tracing import MODEL_KINDS
 from ..model_calls import outer_call
 from . import attributes as read
 from .current import AttachedContext, install

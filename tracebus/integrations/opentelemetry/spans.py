@@ -16,9 +16,10 @@ from opentelemetry.trace import (
     TraceState,
 )
 
+from ...families import SYNC
 from ...runs import RemoteParent, Run
 from ...signals import custom_event
-from ...tracing import SYNC, say
+from ...tracing import say
 
 __all__ = ["RunSpan", "parent_of_span", "run_finders", "run_of_span", "span_of_parent"]
 
