@@ -115,7 +115,7 @@ def model_asked(params: Mapping[str, Any], metadata: Mapping[str, Any] | None) -
 def model_answering(result: LLMResult) -> str | None:
     """Return the name of the model that answered."""
     for generation in _generations(result):
-        answer = getattr(generation, "message", None)
+        answer = _message_of(generation)
         if answer is not None and (said := answer.response_metadata):
             return _first_text(said.get("model_name"), said.get("model"))
     said = result.llm_output
@@ -139,9 +139,18 @@ def output_of(result: LLMResult | None) -> Any:
     return answers[0] if len(answers) == 1 else answers or None
 
 
+def _message_of(generation: Generation) -> BaseMessage | None:
+    """Return the message of a chat model's answer, None of a text model's.
+
+    Looked up where pydantic keeps the fields: to ask it for one that is not there takes as long as a run on the bus.
+    """
+    answer = vars(generation).get("message")
+    return answer if answer is None or isinstance(answer, BaseMessage) else None
+
+
 def _answer(generation: Generation) -> Any:
-    answer = getattr(generation, "message", None)
-    if not isinstance(answer, BaseMessage):
+    answer = _message_of(generation)
+    if answer is None:
         return generation.text
     said = message(answer)
     return text_in(answer.content) if said.keys() <= _PLAIN and _is_text(answer.content) else said
@@ -160,7 +169,7 @@ def usage_of(result: LLMResult) -> Usage | None:
     """Return the tokens of a call: what its messages say, else what the provider's own words say."""
     usage: Usage | None = None
     for generation in _generations(result):
-        usage = added(usage, usage_in(getattr(generation, "message", None)))
+        usage = added(usage, usage_in(_message_of(generation)))
     if usage is None and result.llm_output:
         return _usage(result.llm_output.get("token_usage") or result.llm_output.get("usage"))
     return usage
