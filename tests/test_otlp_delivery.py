@@ -2,7 +2,6 @@
 
 import logging
 import os
-import socket
 import sys
 import threading
 import time
@@ -12,12 +11,12 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Self
 
 import anyio
 import pytest
 from opentelemetry import context
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTracePartialSuccess, ExportTraceServiceResponse
+from otlp_faults import closed_port, faulty
 from otlp_sink import TAKEN, Answer, Sink, attributes_of
 
 from tracebus import current_run, flush, shutdown, stats, trace, traced
@@ -51,12 +50,6 @@ def first_then(*answers: Answer) -> Callable[[SimpleNamespace], Answer]:
     """These answers, one after the other, then yes."""
     left = iter(answers)
     return lambda request: next(left, TAKEN)
-
-
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 # -- what becomes of runs ----------------------------------------------------------------------------------------------
@@ -301,45 +294,10 @@ def test_a_failure_is_said_once_and_without_secrets(caplog):
 # -- what it costs the app ---------------------------------------------------------------------------------------------
 
 
-class Silent:
-    """A receiver that accepts connections and never says a word, or a byte a second."""
-
-    def __init__(self, trickles: bool = False) -> None:
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self._server.settimeout(0.05)
-        self._trickles = trickles
-        self._over = threading.Event()
-        self.url = f"http://127.0.0.1:{self._server.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _serve(self) -> None:
-        held: list[tuple[socket.socket, Iterator[int]]] = []
-        due = time.monotonic()
-        while not self._over.is_set():
-            try:
-                held.append((self._server.accept()[0], iter(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")))
-            except TimeoutError:
-                pass
-            if self._trickles and time.monotonic() >= due:
-                due += 1
-                for connection, left in held:
-                    connection.send(bytes(byte for byte, _ in zip(left, "1", strict=False)), socket.MSG_DONTWAIT)
-        for connection in (self._server, *(connection for connection, _ in held)):
-            connection.close()
-
-
-@pytest.fixture(params=[False, True], ids=["silent", "a byte a second"])
-def silent(request: pytest.FixtureRequest) -> Iterator[Silent]:
-    with Silent(request.param) as server:
-        yield server
+@pytest.fixture(params=["silent", "a byte a second"])
+def silent(request: pytest.FixtureRequest) -> Iterator[str]:
+    with faulty(request.param) as url:
+        yield url
 
 
 EXIT = """
@@ -358,13 +316,10 @@ ended = time.monotonic()
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("receiver", ["refused", "silent", "a byte a second", "429", "503"])
-def test_exit_takes_two_seconds_at_most_and_tells_the_loss(receiver, sink, run_python):
-    with Silent(receiver == "a byte a second") as server:
-        if receiver.isdecimal():
-            sink.answer = lambda request: Answer(int(receiver), {"Retry-After": "60"} if receiver == "429" else {})
-        urls = {"refused": f"http://127.0.0.1:{closed_port()}", "429": sink.url, "503": sink.url}
-        done = run_python("-c", EXIT, urls.get(receiver, server.url), "600")
+@pytest.mark.parametrize("fault", ["refused", "silent", "a byte a second", "429", "503"])
+def test_exit_takes_two_seconds_at_most_and_tells_the_loss(fault, run_python):
+    with faulty(fault) as url:
+        done = run_python("-c", EXIT, url, "600")
     assert "tracebus: 601 events were not delivered to tracebus.outputs.otlp.exporting.export before exit" in done.stderr
     assert float(done.stdout) < 2.3
 
@@ -391,7 +346,7 @@ def test_open_runs_are_sent_as_aborted(sink, run_python):
 
 def test_shutdown_keeps_its_deadline_with_a_hung_receiver(silent):
     with isolated():
-        exporting = export(silent.url, metrics=False, interval_s=0.01)
+        exporting = export(silent, metrics=False, interval_s=0.01)
         say(*many(10))
         start = time.monotonic()
         left = shutdown(2)
@@ -404,7 +359,7 @@ def test_shutdown_keeps_its_deadline_with_a_hung_receiver(silent):
 
 def test_a_flush_is_not_true_before_the_answer(silent):
     with isolated():
-        exporting = export(silent.url, metrics=False, interval_s=0.01)
+        exporting = export(silent, metrics=False, interval_s=0.01)
         say("work")
         assert not exporting.flush(0.3)
         assert exporting.sent == 0
@@ -413,7 +368,7 @@ def test_a_flush_is_not_true_before_the_answer(silent):
 
 async def test_async_code_never_waits(silent):
     with isolated():
-        exporting = export(silent.url, metrics=False, interval_s=0.001)
+        exporting = export(silent, metrics=False, interval_s=0.001)
         longest = 0.0
         for _ in range(200):
             before = time.perf_counter()
