@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import grpc
+import openai
 import opentelemetry.metrics
 import opentelemetry.trace
 import pytest
@@ -20,6 +21,7 @@ from otlp_sink import Sink, attributes_of
 
 from tracebus import Usage, agent_action, current_run, custom_event, emit, retry, scope, text, trace, traced
 from tracebus.errors import ArgumentError
+from tracebus.integrations import openai as client_integration
 from tracebus.outputs.otlp import Exporting, export
 from tracebus.outputs.otlp.messages import messages_of
 from tracebus.outputs.otlp.semconv import GEN_AI, METRICS, OPENINFERENCE
@@ -29,6 +31,7 @@ from tracebus.runs import KINDS
 from tracebus.signals import isolated
 from tracebus.testing import deterministic
 
+pytest_plugins = ["providers"]
 pytestmark = pytest.mark.usefixtures("nobody_else_listens")
 
 Exported = Callable[..., Sink]
@@ -842,6 +845,39 @@ def test_model_calls_are_measured(exported):
     (following,) = points(metrics["gen_ai.client.operation.time_per_output_chunk"])
     assert (following.count, following.sum) == (2, 1.0)
     assert {name: metric.unit for name, metric in metrics.items()} == {one.name: one.unit for one in METRICS.values()}
+
+
+@pytest.mark.parametrize("semconv", ["gen_ai", "gen_ai_next", "openinference"])
+def test_which_server_a_client_asked_is_on_its_span_and_in_its_metrics(semconv, exported, faulty_service):
+    client_integration.install()
+    try:
+        with openai.OpenAI(base_url=f"{faulty_service}/v1", api_key="sk-canary") as client:
+            hello = [{"role": "user", "content": "hello"}]
+            sink = exported(lambda: client.chat.completions.create(model="any", messages=hello), semconv=semconv)
+    finally:
+        client_integration.uninstall()
+    about = sink.attributes("openai.chat")
+    assert f"http://{about['server.address']}:{about['server.port']}" == faulty_service
+    (measured,) = sink.metrics["gen_ai.client.operation.duration"].histogram.data_points
+    assert attributes_of(measured).items() >= {name: about[name] for name in ("server.address", "server.port")}.items()
+
+
+@pytest.mark.parametrize(
+    ("metadata", "told"),
+    [
+        ({"server_address": "localhost", "server_port": 8000}, {"server.address": "localhost", "server.port": 8000}),
+        ({"server_address": "localhost"}, {"server.address": "localhost"}),
+        ({"server_port": 8000}, {}),
+        ({"server_address": 7, "server_port": "8000"}, {}),
+    ],
+)
+def test_a_server_can_be_said_in_the_metadata(metadata, told, exported):
+    def say() -> None:
+        with trace("call", kind="chat_model", metadata=metadata):
+            pass
+
+    about = exported(say).attributes("call")
+    assert {name: value for name, value in about.items() if name.startswith("server.")} == told
 
 
 def test_failures_are_measured_by_their_type(exported):
