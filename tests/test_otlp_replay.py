@@ -7,12 +7,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
 from otlp_sink import TAKEN, Answer, Sink, attributes_of
 
 from tracebus import Usage, current_run, emit, flush, retry, scope, trace, traced
 from tracebus.cli import main
+from tracebus.integrations import opentelemetry
 from tracebus.outputs.otlp import export, sending
-from tracebus.outputs.store import save
+from tracebus.outputs.store import export_lines, import_lines, save
 from tracebus.signals import isolated
 
 pytestmark = pytest.mark.usefixtures("nobody_else_listens")
@@ -89,6 +91,29 @@ def test_what_is_replayed_is_what_would_have_been_sent(semconv, sink, path, caps
         assert call(path, "--otlp", sink.url, "--semconv", semconv) == 0
         assert told(sink) == told(live)
     assert capsys.readouterr().out == f"4 runs to {sink.url}\n"
+
+
+def test_a_span_of_another_tracer_between_two_runs_is_kept(sink, path, tmp_path):
+    start = TracerProvider(shutdown_on_exit=False).get_tracer("app").start_as_current_span
+    opentelemetry.install()
+    try:
+        with Sink() as live:
+            with export(live.url, metrics=False), save(path):
+                with start("request"), trace("answer"), start("call") as span, trace("tool"), trace("inside"):
+                    pass
+                assert flush()
+            before = told(live)
+    finally:
+        opentelemetry.uninstall()
+    lines, other = list(export_lines(path)), tmp_path / "other.db"
+    between = f"{span.get_span_context().span_id:016x}"
+    assert [json.loads(line)["run"]["outer_span_id"] for line in lines] == [None, between, None]
+    assert import_lines(lines, other) == (3, 3)
+    assert list(export_lines(other)) == lines
+    for store in (path, other):
+        assert call(store, "--otlp", sink.url) == 0
+        assert told(sink) == before
+        sink.requests.clear()
 
 
 def test_traces_can_be_chosen_and_content_left_out(sink, path, capsys):

@@ -98,6 +98,11 @@ class Facts(msgspec.Struct, gc=False):
             return self.above.number & 0xFFFF_FFFF_FFFF_FFFF
         return None if self.remote is None else self.remote.span_id
 
+    @property
+    def between(self) -> int | None:
+        """The id of a span of another tracer between the run and its parent run."""
+        return None if self.above is None or self.remote is None else self.remote.span_id
+
 
 class Beside(msgspec.Struct, gc=False):
     """What may be set on a run while it is open."""

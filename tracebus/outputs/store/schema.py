@@ -148,7 +148,11 @@ ALTER TABLE traces ADD COLUMN cache_write_tokens INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE runs ADD COLUMN cache_write_tokens INTEGER;
 """
 
-MIGRATIONS: Final[list[str]] = [_FIRST, _CACHE_WRITES]
+_OUTER_SPANS: Final = """
+ALTER TABLE runs ADD COLUMN outer_span INTEGER;  -- of another tracer, between the run and its parent
+"""
+
+MIGRATIONS: Final[list[str]] = [_FIRST, _CACHE_WRITES, _OUTER_SPANS]
 """What makes version 1 of nothing, version 2 of version 1, and so on."""
 
 
