@@ -60,11 +60,13 @@ class Delivery(Work):
         maker: SpanMaker,
         metrics_for: Callable[[Transport], Metrics | None],
         metrics_every_s: float,
+        exclude_senders: frozenset[str] = frozenset(),
     ) -> None:
         self._connect = connect
         self._maker = maker
         self._metrics_for = metrics_for
         self._metrics_every_s = metrics_every_s
+        self._excluded = exclude_senders
         self._turns = Turns()
         self._parent_s: list[Transport | None] = []
         self.sent = 0
@@ -173,6 +175,8 @@ class Delivery(Work):
         remote = remote_of(record.facts)
         if remote is not None and not remote.sampled:  # whoever began the trace does not keep it
             return None
+        if self._is_excluded(getattr(record.facts.named, "sender", None)):
+            return None
         try:
             fields = self._maker.read(record)
             if self._metrics is not None:
@@ -181,6 +185,9 @@ class Delivery(Work):
         except Exception as error:
             self._lose(batch, "not_encodable", 1, repr(error))
             return None
+
+    def _is_excluded(self, sender: object) -> bool:
+        return isinstance(sender, str) and sender in self._excluded  # a traced callable may have no hash
 
     def _encode(self, transport: Transport, spans: Sequence[ReadableSpan], batch: Batch) -> None:
         """Make requests of spans: one, or more where there is a span that no request can hold."""
