@@ -310,9 +310,12 @@ export(sys.argv[1], interval_s=0.01)
 for number in range(int(sys.argv[2])):
     with trace(f"run {number}"): pass
 time.sleep(0.2)
-with trace("last"): pass
+with trace('last'): pass
 ended = time.monotonic()
 """
+
+
+WITH_MODEL = EXIT.replace("trace('last')", "trace('last', kind='llm', inputs='x')")
 
 
 @pytest.mark.alone
@@ -466,21 +469,98 @@ def test_metrics_that_are_not_taken_now_are_sent_with_the_next(sink):
     sink.answer = lambda request: Answer(503) if request.path.endswith("metrics") else TAKEN
     with export(sink.url) as exporting:
         generate("x")
-        assert exporting.flush()
+        assert not exporting.flush(0.2)
+        assert exporting.sent == 1
         sink.answer = first_then()
         generate("x")
         assert exporting.flush()
     assert sink.metrics["gen_ai.client.operation.duration"].histogram.data_points[0].count == 2
 
 
-def test_metrics_are_sent_by_the_clock(sink, monkeypatch):
-    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "200")
-    came = threading.Event()
+def call_a_model() -> None:
+    with trace("call", kind="llm", inputs="x"):
+        pass
+
+
+def test_a_flush_is_true_only_when_the_metrics_are_acknowledged_too(sink):
+    metrics_answers = first_then(Answer(503), Answer(503))
+    sink.answer = lambda request: metrics_answers(request) if request.path.endswith("metrics") else TAKEN
+    with export(sink.url) as exporting:
+        call_a_model()
+        assert exporting.flush(30)
+        assert (len(sink.refused), len(sink.metrics)) == (2, 1)
+
+
+def test_metrics_are_a_part_of_what_a_flush_of_everything_waits_for(sink):
+    with export(sink.url, interval_s=0.01) as exporting:
+        call_a_model()
+        while exporting.stats.pending:
+            time.sleep(0.01)
+        assert sink.metrics == {}
+        assert flush()
+        assert len(sink.metrics) == 1
+
+
+def test_retry_after_holds_for_metrics_too(sink):
+    asked: list[float] = []
 
     def answer(request: SimpleNamespace) -> Answer:
-        if request.path.endswith("metrics"):
+        if not request.path.endswith("metrics"):
+            return TAKEN
+        asked.append(time.monotonic())
+        return Answer(429, {"Retry-After": "1"}) if len(asked) == 1 else TAKEN
+
+    sink.answer = answer
+    with export(sink.url) as exporting:
+        call_a_model()
+        assert not exporting.flush(0.3)
+        assert not exporting.flush(0.1)
+        assert len(asked) == 1
+        assert exporting.flush(10)
+    assert asked[1] - asked[0] >= 0.9
+
+
+def test_runs_go_on_while_metrics_are_not_taken(sink, caplog):
+    sink.answer = lambda request: Answer(503) if request.path.endswith("metrics") else TAKEN
+    with caplog.at_level(logging.WARNING), isolated():
+        exporting = export(sink.url, interval_s=0.01)
+        for number in range(3):
+            call_a_model()
+            assert not exporting.flush(0.2)
+            assert exporting.sent == number + 1
+        assert (exporting.stats.pending, exporting.stats.dropped) == (0, {})
+        exporting.close()
+    assert caplog.text.count("does not take metrics now, and they wait: 503") == 1
+    assert flush()  # what is closed owes nothing
+
+
+def test_metrics_are_sent_at_exit_also_when_all_runs_are(sink, run_python):
+    code = WITH_MODEL.replace("ended =", "time.sleep(0.5); ended =")
+    run_python("-c", code, sink.url, "1")
+    assert "gen_ai.client.operation.duration" in sink.metrics
+
+
+@pytest.mark.alone
+def test_metrics_that_nobody_takes_hold_the_exit_up_no_longer_than_runs(sink, run_python):
+    sink.answer = lambda request: Answer(503) if request.path.endswith("metrics") else TAKEN
+    done = run_python("-c", WITH_MODEL, sink.url, "1")
+    assert float(done.stdout) < 2.3
+    assert "events were not delivered" not in done.stderr
+    assert "does not take metrics now" in done.stderr
+
+
+def test_metrics_are_sent_by_the_clock_until_they_are_taken(sink, monkeypatch):
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "200")
+    came = threading.Event()
+    once = first_then(Answer(503))
+
+    def answer(request: SimpleNamespace) -> Answer:
+        if not request.path.endswith("metrics"):
+            return TAKEN
+        told = once(request)
+        if told is TAKEN:
             came.set()
-        return TAKEN
+        return told
 
     sink.answer = answer
     with export(sink.url, interval_s=0.01):

@@ -50,7 +50,7 @@ class Exporting(Writing):
     """Runs that are being sent: ``close()`` ends it, as does leaving the block.
 
     In ``stats``, a start or a token is delivered when it was noted, and the end of a run when the receiver has acknowledged
-    the run; so what is dropped or pending are runs. ``flush()`` is True only when all are acknowledged.
+    the run; so what is dropped or pending are runs. ``flush()`` is True only when all are acknowledged, and the metrics.
     """
 
     def __init__(self, subscription: Subscription, delivery: Delivery, destination: Destination) -> None:
