@@ -808,7 +808,7 @@ def test_what_an_earlier_tracebus_exported_is_imported(path, tmp_path):
         answer("What?")
     lines = [json.loads(line) for line in export_lines(path)]
     for line in lines:
-        del line["run"]["outer_span_id"], line["run"]["tokens"]["cache_write"]
+        del line["run"]["outer_span_id"], line["run"]["sampled"], line["run"]["tokens"]["cache_write"]
     assert import_lines([json.dumps(line) for line in lines], tmp_path / "other.db") == (len(lines), len(lines))
 
 

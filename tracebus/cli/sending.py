@@ -38,12 +38,14 @@ def send_traces(
     as_lines: bool,
 ) -> None:
     """Send the traces, and say how many runs have arrived; raise TracebusError unless all that have ended did."""
-    still_open = 0
+    still_open = unsampled = 0
 
     def runs() -> Iterator[tuple[str, RunRecord]]:
-        nonlocal still_open
+        nonlocal still_open, unsampled
         for project, detail in export_runs(db, wanted, traces=chosen):
-            if detail.run.status == "open":
+            if not detail.run.sampled:
+                unsampled += 1
+            elif detail.run.status == "open":
                 still_open += 1
             else:
                 yield project, _record(detail, content=content)
@@ -60,14 +62,15 @@ def send_traces(
             raise TracebusError(
                 f"{error}; {count(sent.runs, 'run')} had arrived. Nothing is lost in the store: try again"
             ) from error
-    told = {"endpoint": endpoint, "sent": sent.runs, "lost": dict(sent.lost), "open": still_open}
-    as_json(told) if as_lines else print(_summary(endpoint, sent, still_open))
+    told = {"endpoint": endpoint, "sent": sent.runs, "lost": dict(sent.lost), "open": still_open, "unsampled": unsampled}
+    as_json(told) if as_lines else print(_summary(endpoint, sent, still_open, unsampled))
     if sent.lost:
         raise TracebusError(f"{count(sum(sent.lost.values()), 'run')} did not arrive: {_reasons(sent)}")
 
 
-def _summary(endpoint: str, sent: Sent, still_open: int) -> str:
+def _summary(endpoint: str, sent: Sent, still_open: int, unsampled: int) -> str:
     rest = f", {count(still_open, 'run')} still open left out" if still_open else ""
+    rest += f", {count(unsampled, 'run')} left out as not sampled" if unsampled else ""
     return f"{count(sent.runs, 'run')} to {endpoint}{rest}"
 
 

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from ..batches import Losses, RetryError, Work
 from .metrics import Metrics
 from .records import RunRecord
-from .spans import SpanMaker, remote_of
+from .spans import SpanMaker
 from .transport import EncodingError, Reply, Transport, Turns
 
 __all__ = ["Batch", "Delivery"]
@@ -203,10 +203,8 @@ class Delivery(Work):
 
     def _span(self, record: RunRecord, batch: Batch) -> ReadableSpan | None:
         self._turns.pause()
-        remote = remote_of(record.facts)
-        if remote is not None and not remote.sampled:  # whoever began the trace does not keep it
-            return None
-        if self._is_excluded(getattr(record.facts.named, "sender", None)):
+        facts = record.facts
+        if not facts.sampled or self._is_excluded(getattr(facts.named, "sender", None)):
             return None
         try:
             fields = self._maker.read(record)

@@ -133,6 +133,8 @@ class RunSummary(msgspec.Struct, frozen=True):
     cut: bool
     outer_span_id: str | None = None
     """The span of another tracer between the run and its parent."""
+    sampled: bool = True
+    """Whether its trace is kept by whoever began it in another system."""
 
 
 class TreeRow(msgspec.Struct, frozen=True):

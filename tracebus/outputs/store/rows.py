@@ -70,6 +70,7 @@ class Row:
         "outer_span",
         "output",
         "parent",
+        "sampled",
         "seq",
         "session",
         "span",
@@ -95,6 +96,7 @@ class Row:
         self.trace = facts.trace.to_bytes(16)
         self.parent = None if parent is None else signed(parent)
         self.outer_span = None if outer is None else signed(outer)
+        self.sampled = facts.sampled
         self.is_root = facts.above is None
         self.above = above
         self.top = above is None

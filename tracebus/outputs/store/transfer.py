@@ -196,7 +196,7 @@ def facts_of(detail: RunDetail) -> Facts:
     if run.parent_id is not None and run.outer_span_id is not None:
         nearest = run.outer_span_id
         above = Facts(next(_numbers), 0, None, run, None, None, None, int(run.parent_id, 16), trace)
-    remote = None if nearest is None else RemoteParent(UUID(int=trace), int(nearest, 16), is_local=True)
+    remote = None if nearest is None else RemoteParent(UUID(int=trace), int(nearest, 16), run.sampled, is_local=True)
     return Facts(next(_numbers), run.started_ns, above, run, run.session_id, run.user_id, remote, number, trace)
 
 
