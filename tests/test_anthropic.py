@@ -74,7 +74,9 @@ async def test_cached_tokens_are_a_part_of_the_input(faulty: Client, recorded: R
     await faulty.create()
     run = recorded.run("anthropic.messages")
     assert run.usage == Usage(3 + 5 + 2, 9, cached_tokens=5, reasoning_tokens=4, cache_write_tokens=2)
-    assert run.metadata == {"response_id": "msg-1", "finish_reasons": ["tool_use"]}
+    assert (run.metadata["response_id"], run.metadata["finish_reasons"]) == ("msg-1", ["tool_use"])
+    address, port = faulty.client.base_url.host, faulty.client.base_url.port
+    assert (run.metadata["server_address"], run.metadata["server_port"]) == (address, port)
 
 
 async def test_plain_text_is_the_output(mock: Client, recorded: Recording) -> None:

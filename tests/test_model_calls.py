@@ -14,7 +14,7 @@ from tracebus import scope, trace
 from tracebus.integrations import http_clients
 from tracebus.integrations import langchain as langchain_bridge
 from tracebus.integrations import openai as integration
-from tracebus.integrations.model_calls import expect_part
+from tracebus.integrations.model_calls import expect_part, server_of
 from tracebus.integrations.openai.chat import ChatAnswer
 from tracebus.sources import Reporter
 from tracebus.testing import Recording
@@ -70,6 +70,38 @@ async def test_so_is_an_async_stream(framework: Reporter, faulty_service: str, r
         await read(await client.chat.completions.create(model="any", messages=HELLO, stream=True))
     framework.end("1", output="Hello world")
     assert recorded.tree() == "outer chat_model ok"
+
+
+def test_which_server_was_asked_is_known_of_it(framework: Reporter, client: openai.OpenAI, recorded: Recording) -> None:
+    report(framework, "chat_model")
+    client.chat.completions.create(model="any", messages=HELLO)
+    framework.end("1", output="Hello world")
+    assert recorded.run("outer").metadata == {"server_address": client.base_url.host, "server_port": client.base_url.port}
+
+
+def test_which_server_was_asked_is_known_at_the_start_and_of_a_failure(client: openai.OpenAI, recorded: Recording) -> None:
+    with pytest.raises(openai.AuthenticationError):
+        client.chat.completions.create(model="denied", messages=HELLO)
+    started, failed = recorded.events
+    assert started.run.metadata == failed.run.metadata == server_of(client.base_url)
+
+
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("https://api.openai.com/v1/", ("api.openai.com", 443)),
+        ("http://localhost:8000/v1", ("localhost", 8000)),
+        ("http://user:canary@[::1]/v1", ("::1", 80)),
+        ("unix:///tmp/sock", None),
+        ("https://host:99999", None),
+        ("https://[", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_server_is_what_a_url_says(url: object, server: tuple[str, int] | None) -> None:
+    told = server_of(url)
+    assert told == ({} if server is None else {"server_address": server[0], "server_port": server[1]})
 
 
 @pytest.mark.parametrize("kind", ["chain", "embedding", "retriever", "agent"])

@@ -67,6 +67,8 @@ def test_a_model_call_is_a_run_with_all_that_the_span_tells(tracer: otel.Tracer,
                 "gen_ai.usage.cache_read.input_tokens": 3,
                 "gen_ai.usage.reasoning.output_tokens": 1,
                 "gen_ai.conversation.id": "late",
+                "server.address": "localhost",
+                "server.port": 8000,
                 "gen_ai.system_instructions": json.dumps([{"type": "text", "content": "Be kind."}]),
                 "gen_ai.input.messages": json.dumps(
                     [{"role": "user", "parts": [{"type": "text", "content": "Why "}, {"type": "text", "content": "blue?"}]}]
@@ -82,7 +84,8 @@ def test_a_model_call_is_a_run_with_all_that_the_span_tells(tracer: otel.Tracer,
     assert run.output == "Air."
     assert run.inputs["messages"] == [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Why blue?"}]
     assert run.inputs["temperature"] == 0.5
-    assert run.metadata == {"provider": "acme", "response_id": "r-1", "finish_reasons": ["stop"]}
+    server = {"server_address": "localhost", "server_port": 8000}
+    assert run.metadata == {"provider": "acme", "response_id": "r-1", "finish_reasons": ["stop"], **server}
     assert run.first_token_s == 0.25
     context = span.get_span_context()
     assert (run.span_id, run.trace_id.int) == (context.span_id, context.trace_id)

@@ -10,16 +10,23 @@ from typing import Any
 
 import anyio
 import grpc
+import openai
 import opentelemetry.metrics
 import opentelemetry.trace
 import pytest
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from otlp_sink import Sink, attributes_of
 
 from tracebus import Usage, agent_action, current_run, custom_event, emit, retry, scope, text, trace, traced
 from tracebus.errors import ArgumentError
+from tracebus.integrations import openai as client_integration
+from tracebus.integrations import opentelemetry as opentelemetry_bridge
+from tracebus.integrations.opentelemetry import RunSpanProcessor
 from tracebus.outputs.otlp import Exporting, export
 from tracebus.outputs.otlp.messages import messages_of
 from tracebus.outputs.otlp.semconv import GEN_AI, METRICS, OPENINFERENCE
@@ -29,6 +36,7 @@ from tracebus.runs import KINDS
 from tracebus.signals import isolated
 from tracebus.testing import deterministic
 
+pytest_plugins = ["providers"]
 pytestmark = pytest.mark.usefixtures("nobody_else_listens")
 
 Exported = Callable[..., Sink]
@@ -167,6 +175,29 @@ def test_openinference_knows_every_kind(kind, exported):
 
     told = exported(say, semconv="openinference").attributes("work")["openinference.span.kind"]
     assert told == {"chat_model": "LLM", "workflow": "CHAIN"}.get(kind, kind.upper())
+
+
+def test_what_the_app_s_own_sdk_sends_can_be_excluded(sink):
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(RunSpanProcessor())
+    provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(f"{sink.url}/v1/traces")))
+    tracer = provider.get_tracer("library")
+    about = {"gen_ai.operation.name": "chat"}
+    try:
+        with export(sink.url, exclude_senders="opentelemetry") as exporting:
+            with trace("answer") as answer, tracer.start_as_current_span("chat", attributes=about), trace("inside"):
+                pass
+            assert exporting.flush()
+    finally:
+        provider.shutdown()
+        opentelemetry_bridge.uninstall()
+    assert exporting.stats.delivered == exporting.stats.matched == 6
+    assert exporting.sent == 2
+    by_name = {span.name: span for span in sink.spans}
+    assert (sorted(by_name), len(sink.spans)) == (["answer", "chat", "inside"], 3)
+    assert by_name["inside"].parent_span_id == by_name["chat"].span_id
+    assert by_name["chat"].parent_span_id == by_name["answer"].span_id == answer.id.bytes[8:]
+    assert sink.metrics == {}
 
 
 def test_what_went_well_has_no_status_for_opentelemetry_and_ok_for_openinference(sink):
@@ -747,6 +778,7 @@ def test_disabled_means_disabled(sink, monkeypatch):
         {"interval_s": -1},
         {"queue_size": 0},
         {"redactor": "x"},
+        {"exclude_senders": [print]},
     ],
 )
 def test_a_wrong_argument_is_named(arguments):
@@ -842,6 +874,39 @@ def test_model_calls_are_measured(exported):
     (following,) = points(metrics["gen_ai.client.operation.time_per_output_chunk"])
     assert (following.count, following.sum) == (2, 1.0)
     assert {name: metric.unit for name, metric in metrics.items()} == {one.name: one.unit for one in METRICS.values()}
+
+
+@pytest.mark.parametrize("semconv", ["gen_ai", "gen_ai_next", "openinference"])
+def test_which_server_a_client_asked_is_on_its_span_and_in_its_metrics(semconv, exported, faulty_service):
+    client_integration.install()
+    try:
+        with openai.OpenAI(base_url=f"{faulty_service}/v1", api_key="sk-canary") as client:
+            hello = [{"role": "user", "content": "hello"}]
+            sink = exported(lambda: client.chat.completions.create(model="any", messages=hello), semconv=semconv)
+    finally:
+        client_integration.uninstall()
+    about = sink.attributes("openai.chat")
+    assert f"http://{about['server.address']}:{about['server.port']}" == faulty_service
+    (measured,) = sink.metrics["gen_ai.client.operation.duration"].histogram.data_points
+    assert attributes_of(measured).items() >= {name: about[name] for name in ("server.address", "server.port")}.items()
+
+
+@pytest.mark.parametrize(
+    ("metadata", "told"),
+    [
+        ({"server_address": "localhost", "server_port": 8000}, {"server.address": "localhost", "server.port": 8000}),
+        ({"server_address": "localhost"}, {"server.address": "localhost"}),
+        ({"server_port": 8000}, {}),
+        ({"server_address": 7, "server_port": "8000"}, {}),
+    ],
+)
+def test_a_server_can_be_said_in_the_metadata(metadata, told, exported):
+    def say() -> None:
+        with trace("call", kind="chat_model", metadata=metadata):
+            pass
+
+    about = exported(say).attributes("call")
+    assert {name: value for name, value in about.items() if name.startswith("server.")} == told
 
 
 def test_failures_are_measured_by_their_type(exported):

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import socket
 import sys
 import threading
 import time
@@ -12,12 +11,12 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Self
 
 import anyio
 import pytest
 from opentelemetry import context
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTracePartialSuccess, ExportTraceServiceResponse
+from otlp_faults import closed_port, faulty
 from otlp_sink import TAKEN, Answer, Sink, attributes_of
 
 from tracebus import current_run, flush, shutdown, stats, trace, traced
@@ -51,12 +50,6 @@ def first_then(*answers: Answer) -> Callable[[SimpleNamespace], Answer]:
     """These answers, one after the other, then yes."""
     left = iter(answers)
     return lambda request: next(left, TAKEN)
-
-
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 # -- what becomes of runs ----------------------------------------------------------------------------------------------
@@ -301,45 +294,10 @@ def test_a_failure_is_said_once_and_without_secrets(caplog):
 # -- what it costs the app ---------------------------------------------------------------------------------------------
 
 
-class Silent:
-    """A receiver that accepts connections and never says a word, or a byte a second."""
-
-    def __init__(self, trickles: bool = False) -> None:
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self._server.settimeout(0.05)
-        self._trickles = trickles
-        self._over = threading.Event()
-        self.url = f"http://127.0.0.1:{self._server.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _serve(self) -> None:
-        held: list[tuple[socket.socket, Iterator[int]]] = []
-        due = time.monotonic()
-        while not self._over.is_set():
-            try:
-                held.append((self._server.accept()[0], iter(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")))
-            except TimeoutError:
-                pass
-            if self._trickles and time.monotonic() >= due:
-                due += 1
-                for connection, left in held:
-                    connection.send(bytes(byte for byte, _ in zip(left, "1", strict=False)), socket.MSG_DONTWAIT)
-        for connection in (self._server, *(connection for connection, _ in held)):
-            connection.close()
-
-
-@pytest.fixture(params=[False, True], ids=["silent", "a byte a second"])
-def silent(request: pytest.FixtureRequest) -> Iterator[Silent]:
-    with Silent(request.param) as server:
-        yield server
+@pytest.fixture(params=["silent", "a byte a second"])
+def silent(request: pytest.FixtureRequest) -> Iterator[str]:
+    with faulty(request.param) as url:
+        yield url
 
 
 EXIT = """
@@ -352,19 +310,19 @@ export(sys.argv[1], interval_s=0.01)
 for number in range(int(sys.argv[2])):
     with trace(f"run {number}"): pass
 time.sleep(0.2)
-with trace("last"): pass
+with trace('last'): pass
 ended = time.monotonic()
 """
 
 
+WITH_MODEL = EXIT.replace("trace('last')", "trace('last', kind='llm', inputs='x')")
+
+
 @pytest.mark.alone
-@pytest.mark.parametrize("receiver", ["refused", "silent", "a byte a second", "429", "503"])
-def test_exit_takes_two_seconds_at_most_and_tells_the_loss(receiver, sink, run_python):
-    with Silent(receiver == "a byte a second") as server:
-        if receiver.isdecimal():
-            sink.answer = lambda request: Answer(int(receiver), {"Retry-After": "60"} if receiver == "429" else {})
-        urls = {"refused": f"http://127.0.0.1:{closed_port()}", "429": sink.url, "503": sink.url}
-        done = run_python("-c", EXIT, urls.get(receiver, server.url), "600")
+@pytest.mark.parametrize("fault", ["refused", "silent", "a byte a second", "429", "503"])
+def test_exit_takes_two_seconds_at_most_and_tells_the_loss(fault, run_python):
+    with faulty(fault) as url:
+        done = run_python("-c", EXIT, url, "600")
     assert "tracebus: 601 events were not delivered to tracebus.outputs.otlp.exporting.export before exit" in done.stderr
     assert float(done.stdout) < 2.3
 
@@ -391,7 +349,7 @@ def test_open_runs_are_sent_as_aborted(sink, run_python):
 
 def test_shutdown_keeps_its_deadline_with_a_hung_receiver(silent):
     with isolated():
-        exporting = export(silent.url, metrics=False, interval_s=0.01)
+        exporting = export(silent, metrics=False, interval_s=0.01)
         say(*many(10))
         start = time.monotonic()
         left = shutdown(2)
@@ -404,7 +362,7 @@ def test_shutdown_keeps_its_deadline_with_a_hung_receiver(silent):
 
 def test_a_flush_is_not_true_before_the_answer(silent):
     with isolated():
-        exporting = export(silent.url, metrics=False, interval_s=0.01)
+        exporting = export(silent, metrics=False, interval_s=0.01)
         say("work")
         assert not exporting.flush(0.3)
         assert exporting.sent == 0
@@ -413,7 +371,7 @@ def test_a_flush_is_not_true_before_the_answer(silent):
 
 async def test_async_code_never_waits(silent):
     with isolated():
-        exporting = export(silent.url, metrics=False, interval_s=0.001)
+        exporting = export(silent, metrics=False, interval_s=0.001)
         longest = 0.0
         for _ in range(200):
             before = time.perf_counter()
@@ -511,21 +469,98 @@ def test_metrics_that_are_not_taken_now_are_sent_with_the_next(sink):
     sink.answer = lambda request: Answer(503) if request.path.endswith("metrics") else TAKEN
     with export(sink.url) as exporting:
         generate("x")
-        assert exporting.flush()
+        assert not exporting.flush(0.2)
+        assert exporting.sent == 1
         sink.answer = first_then()
         generate("x")
         assert exporting.flush()
     assert sink.metrics["gen_ai.client.operation.duration"].histogram.data_points[0].count == 2
 
 
-def test_metrics_are_sent_by_the_clock(sink, monkeypatch):
-    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "200")
-    came = threading.Event()
+def call_a_model() -> None:
+    with trace("call", kind="llm", inputs="x"):
+        pass
+
+
+def test_a_flush_is_true_only_when_the_metrics_are_acknowledged_too(sink):
+    metrics_answers = first_then(Answer(503), Answer(503))
+    sink.answer = lambda request: metrics_answers(request) if request.path.endswith("metrics") else TAKEN
+    with export(sink.url) as exporting:
+        call_a_model()
+        assert exporting.flush(30)
+        assert (len(sink.refused), len(sink.metrics)) == (2, 1)
+
+
+def test_metrics_are_a_part_of_what_a_flush_of_everything_waits_for(sink):
+    with export(sink.url, interval_s=0.01) as exporting:
+        call_a_model()
+        while exporting.stats.pending:
+            time.sleep(0.01)
+        assert sink.metrics == {}
+        assert flush()
+        assert len(sink.metrics) == 1
+
+
+def test_retry_after_holds_for_metrics_too(sink):
+    asked: list[float] = []
 
     def answer(request: SimpleNamespace) -> Answer:
-        if request.path.endswith("metrics"):
+        if not request.path.endswith("metrics"):
+            return TAKEN
+        asked.append(time.monotonic())
+        return Answer(429, {"Retry-After": "1"}) if len(asked) == 1 else TAKEN
+
+    sink.answer = answer
+    with export(sink.url) as exporting:
+        call_a_model()
+        assert not exporting.flush(0.3)
+        assert not exporting.flush(0.1)
+        assert len(asked) == 1
+        assert exporting.flush(10)
+    assert asked[1] - asked[0] >= 0.9
+
+
+def test_runs_go_on_while_metrics_are_not_taken(sink, caplog):
+    sink.answer = lambda request: Answer(503) if request.path.endswith("metrics") else TAKEN
+    with caplog.at_level(logging.WARNING), isolated():
+        exporting = export(sink.url, interval_s=0.01)
+        for number in range(3):
+            call_a_model()
+            assert not exporting.flush(0.2)
+            assert exporting.sent == number + 1
+        assert (exporting.stats.pending, exporting.stats.dropped) == (0, {})
+        exporting.close()
+    assert caplog.text.count("does not take metrics now, and they wait: 503") == 1
+    assert flush()  # what is closed owes nothing
+
+
+def test_metrics_are_sent_at_exit_also_when_all_runs_are(sink, run_python):
+    code = WITH_MODEL.replace("ended =", "time.sleep(0.5); ended =")
+    run_python("-c", code, sink.url, "1")
+    assert "gen_ai.client.operation.duration" in sink.metrics
+
+
+@pytest.mark.alone
+def test_metrics_that_nobody_takes_hold_the_exit_up_no_longer_than_runs(sink, run_python):
+    sink.answer = lambda request: Answer(503) if request.path.endswith("metrics") else TAKEN
+    done = run_python("-c", WITH_MODEL, sink.url, "1")
+    assert float(done.stdout) < 2.3
+    assert "events were not delivered" not in done.stderr
+    assert "does not take metrics now" in done.stderr
+
+
+def test_metrics_are_sent_by_the_clock_until_they_are_taken(sink, monkeypatch):
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "200")
+    came = threading.Event()
+    once = first_then(Answer(503))
+
+    def answer(request: SimpleNamespace) -> Answer:
+        if not request.path.endswith("metrics"):
+            return TAKEN
+        told = once(request)
+        if told is TAKEN:
             came.set()
-        return TAKEN
+        return told
 
     sink.answer = answer
     with export(sink.url, interval_s=0.01):

@@ -7,12 +7,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
 from otlp_sink import TAKEN, Answer, Sink, attributes_of
 
 from tracebus import Usage, current_run, emit, flush, retry, scope, trace, traced
 from tracebus.cli import main
+from tracebus.integrations import opentelemetry
 from tracebus.outputs.otlp import export, sending
-from tracebus.outputs.store import save
+from tracebus.outputs.store import export_lines, import_lines, save
+from tracebus.propagation import extract
 from tracebus.signals import isolated
 
 pytestmark = pytest.mark.usefixtures("nobody_else_listens")
@@ -91,6 +94,29 @@ def test_what_is_replayed_is_what_would_have_been_sent(semconv, sink, path, caps
     assert capsys.readouterr().out == f"4 runs to {sink.url}\n"
 
 
+def test_a_span_of_another_tracer_between_two_runs_is_kept(sink, path, tmp_path):
+    start = TracerProvider(shutdown_on_exit=False).get_tracer("app").start_as_current_span
+    opentelemetry.install()
+    try:
+        with Sink() as live:
+            with export(live.url, metrics=False), save(path):
+                with start("request"), trace("answer"), start("call") as span, trace("tool"), trace("inside"):
+                    pass
+                assert flush()
+            before = told(live)
+    finally:
+        opentelemetry.uninstall()
+    lines, other = list(export_lines(path)), tmp_path / "other.db"
+    between = f"{span.get_span_context().span_id:016x}"
+    assert [json.loads(line)["run"]["outer_span_id"] for line in lines] == [None, between, None]
+    assert import_lines(lines, other) == (3, 3)
+    assert list(export_lines(other)) == lines
+    for store in (path, other):
+        assert call(store, "--otlp", sink.url) == 0
+        assert told(sink) == before
+        sink.requests.clear()
+
+
 def test_traces_can_be_chosen_and_content_left_out(sink, path, capsys):
     with save(path):
         with trace("first", inputs={"a": "canary"}) as first:
@@ -101,7 +127,7 @@ def test_traces_can_be_chosen_and_content_left_out(sink, path, capsys):
     assert call(path, "--otlp", sink.url, "--no-content", "--json", first.trace_id.hex) == 0
     assert sink.names == ["first"]
     assert b"canary" not in sink.requests[0].body
-    assert json.loads(capsys.readouterr().out) == {"endpoint": sink.url, "sent": 1, "lost": {}, "open": 0}
+    assert json.loads(capsys.readouterr().out) == {"endpoint": sink.url, "sent": 1, "lost": {}, "open": 0, "unsampled": 0}
     assert call(path, "--otlp", sink.url, "--name", "second", "--header", "x-team=search") == 0
     assert sink.names == ["first", "second"]
     assert sink.requests[1].headers["x-team"] == "search"
@@ -127,6 +153,22 @@ def test_a_run_that_is_open_is_left_out(sink, path, capsys):
         assert call(path, "--otlp", sink.url) == 0
     assert sink.names == ["done"]
     assert capsys.readouterr().out == f"1 run to {sink.url}, 1 run still open left out\n"
+
+
+def test_a_trace_that_its_beginner_does_not_keep_is_left_out(sink, path, tmp_path, capsys):
+    with save(path), extract({"traceparent": "00-" + "ab" * 16 + "-" + "cd" * 8 + "-00"}):
+        with trace("unsampled"), trace("inside"):
+            pass
+        with extract({"traceparent": "00-" + "ac" * 16 + "-" + "cd" * 8 + "-01"}), trace("sampled"):
+            pass
+        assert flush()
+    lines, other = list(export_lines(path)), tmp_path / "other.db"
+    import_lines(lines, other)
+    assert list(export_lines(other)) == lines
+    for store in (path, other):
+        assert call(store, "--otlp", sink.url) == 0
+        assert capsys.readouterr().out == f"1 run to {sink.url}, 2 runs left out as not sampled\n"
+    assert sink.names == ["sampled", "sampled"]
 
 
 def test_a_busy_receiver_is_waited_for(sink, path, monkeypatch):

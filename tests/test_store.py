@@ -803,6 +803,15 @@ def test_a_store_that_is_exported_and_imported_is_the_same(path, tmp_path):
     assert list(export_lines(other)) == lines
 
 
+def test_what_an_earlier_tracebus_exported_is_imported(path, tmp_path):
+    with isolated(), save(path):
+        answer("What?")
+    lines = [json.loads(line) for line in export_lines(path)]
+    for line in lines:
+        del line["run"]["outer_span_id"], line["run"]["sampled"], line["run"]["tokens"]["cache_write"]
+    assert import_lines([json.dumps(line) for line in lines], tmp_path / "other.db") == (len(lines), len(lines))
+
+
 def test_a_part_of_a_store_is_exported(path):
     with isolated(), save(path):
         answer("one")

@@ -545,15 +545,37 @@ def test_an_older_store_is_migrated_and_keeps_its_runs(path, monkeypatch):
         assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS) + 1,)
 
 
-@pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
-def test_a_store_of_each_earlier_version_goes_on_as_one_of_today(version, path):
+def make_earlier(path: Path, version: int) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript("".join(MIGRATIONS[:version]))
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {version}")
+
+
+@pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
+def test_a_store_of_each_earlier_version_goes_on_as_one_of_today(version, path):
+    make_earlier(path, version)
     with isolated(), save(path), trace("new"):
         pass
     assert runs_in(path) == {"new": "ok"}
+
+
+@pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
+def test_a_store_of_each_earlier_version_can_be_read_before_anybody_has_written_it(version, path):
+    make_earlier(path, version)
+    with Reader(path) as reader:
+        assert (len(reader.traces()), len(reader.runs())) == (0, 0)
+        assert reader.info().schema == len(MIGRATIONS)
+
+
+def test_an_earlier_store_that_cannot_be_brought_up_to_date_is_named(path, monkeypatch):
+    make_earlier(path, 1)
+    monkeypatch.setattr("tracebus.outputs.store.connections.BUSY_S", 0.05)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match=r"made by an earlier tracebus, and cannot be brought up to date.*locked"):
+            Reader(path)
 
 
 def test_a_file_that_is_no_store_is_named(path):

@@ -92,7 +92,8 @@ def shutdown(timeout_s: float = EXIT_DEADLINE_S) -> dict[str, int]:
     left: dict[str, int] = {}
     pending = _pending()
     for one in lanes.wait_for(pending, timeout_s) if pending else ():
-        left[one.subscription.name] = left.get(one.subscription.name, 0) + _give_up(one)
+        if events := _give_up(one):
+            left[one.subscription.name] = left.get(one.subscription.name, 0) + events
     return left
 
 

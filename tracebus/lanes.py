@@ -115,6 +115,11 @@ class Lane:
         """Whether an event put now would have to wait for others."""
         return bool(self._queue) or not self._idle
 
+    @property
+    def owes(self) -> bool:
+        """Whether something is due although no event waits: what an output makes of many."""
+        return False
+
     # -- what comes in -------------------------------------------------------------------------------------------------
 
     def put(self, connection: Connection, event: Event, work: Any, size: int) -> None:
@@ -364,10 +369,10 @@ def lane_of(subscription: Subscription, *, in_thread: bool = False) -> Lane:
 
 
 def busy_lanes() -> list[Lane]:
-    """Return the lanes on which something waits or is being delivered."""
+    """Return the lanes on which something waits, is being delivered, or is due."""
     for lane in _all_lanes():
         lane.revive()
-    return [lane for lane in _all_lanes() if lane.pending]
+    return [lane for lane in _all_lanes() if lane.pending or lane.owes]
 
 
 class Pending(Protocol):

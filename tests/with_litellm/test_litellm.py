@@ -73,6 +73,7 @@ def test_a_completion_is_one_run(mock_service: str, recorded: Recording, ended: 
     assert (run.sender, run.status, run.output, run.model) == ("litellm", "ok", TEXT, "gpt-4o-mini")
     assert (run.usage.input_tokens, run.usage.output_tokens) == (5, 9)
     assert run.inputs == {"messages": HELLO, "model": "gpt-4o-mini", "temperature": 0.5}
+    assert f"http://{run.metadata['server_address']}:{run.metadata['server_port']}" == mock_service
 
 
 def test_a_stream_has_its_whole_text(mock_service: str, client_traced: bool, recorded: Recording, ended: Callable) -> None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 import msgspec
 
 from ..errors import ArgumentError, TracebusError
 from ..figures import count
-from ..outputs.notes import Beside, Facts, Said
+from ..outputs.notes import Beside, Said
 from ..outputs.otlp.records import Happened, RunRecord
 from ..outputs.otlp.semconv import Semconv
 from ..outputs.otlp.sending import Sent, send
 from ..outputs.store import Filter, RunDetail, export_runs
-from ..outputs.store.transfer import noted_error
+from ..outputs.store.transfer import facts_of, noted_error
 from .progress import progress
 from .screen import as_json
 from .stores import explained
@@ -24,12 +23,6 @@ from .stores import explained
 __all__ = ["send_traces"]
 
 _encode: Final = msgspec.json.Encoder().encode
-_numbers: Final = itertools.count(1)
-
-
-class _Named(NamedTuple):
-    name: str
-    kind: str
 
 
 def send_traces(
@@ -45,12 +38,14 @@ def send_traces(
     as_lines: bool,
 ) -> None:
     """Send the traces, and say how many runs have arrived; raise TracebusError unless all that have ended did."""
-    still_open = 0
+    still_open = unsampled = 0
 
     def runs() -> Iterator[tuple[str, RunRecord]]:
-        nonlocal still_open
+        nonlocal still_open, unsampled
         for project, detail in export_runs(db, wanted, traces=chosen):
-            if detail.run.status == "open":
+            if not detail.run.sampled:
+                unsampled += 1
+            elif detail.run.status == "open":
                 still_open += 1
             else:
                 yield project, _record(detail, content=content)
@@ -67,14 +62,15 @@ def send_traces(
             raise TracebusError(
                 f"{error}; {count(sent.runs, 'run')} had arrived. Nothing is lost in the store: try again"
             ) from error
-    told = {"endpoint": endpoint, "sent": sent.runs, "lost": dict(sent.lost), "open": still_open}
-    as_json(told) if as_lines else print(_summary(endpoint, sent, still_open))
+    told = {"endpoint": endpoint, "sent": sent.runs, "lost": dict(sent.lost), "open": still_open, "unsampled": unsampled}
+    as_json(told) if as_lines else print(_summary(endpoint, sent, still_open, unsampled))
     if sent.lost:
         raise TracebusError(f"{count(sum(sent.lost.values()), 'run')} did not arrive: {_reasons(sent)}")
 
 
-def _summary(endpoint: str, sent: Sent, still_open: int) -> str:
+def _summary(endpoint: str, sent: Sent, still_open: int, unsampled: int) -> str:
     rest = f", {count(still_open, 'run')} still open left out" if still_open else ""
+    rest += f", {count(unsampled, 'run')} left out as not sampled" if unsampled else ""
     return f"{count(sent.runs, 'run')} to {endpoint}{rest}"
 
 
@@ -100,7 +96,7 @@ def _record(detail: RunDetail, *, content: bool) -> RunRecord:
     happened = [Happened(event.time_ns, event.hook, _encode(event.data)) for event in detail.events]
     return RunRecord(
         0,
-        _facts(detail),
+        facts_of(detail),
         run.model,
         Beside(tuple(run.tags), run.model, _said(body.metadata or None)),
         _said(body.inputs) if content else None,
@@ -114,16 +110,6 @@ def _record(detail: RunDetail, *, content: bool) -> RunRecord:
         noted_error(detail),
         happened if content else [],
     )
-
-
-def _facts(detail: RunDetail) -> Facts:
-    run, trace = detail.run, int(detail.run.trace_id, 16)
-    named = _Named(run.name, run.kind)
-    number = int(run.run_id.replace("-", ""), 16) if run.run_id else int(run.span_id, 16)
-    above = None
-    if run.parent_id is not None:
-        above = Facts(next(_numbers), 0, None, named, None, None, None, int(run.parent_id, 16), trace)
-    return Facts(next(_numbers), run.started_ns, above, named, run.session_id, run.user_id, None, number, trace)
 
 
 def _known_duration_ns(detail: RunDetail) -> int:

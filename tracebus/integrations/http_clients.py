@@ -19,7 +19,7 @@ from ..signals import bus, retry
 from ..sources import LibrarySource
 from ..streams import step_async_generator, step_generator
 from ..tracing import say
-from .model_calls import Answer, AnswerLife, ModelCall, PartOfCall, outer_call, warn_once
+from .model_calls import Answer, AnswerLife, ModelCall, PartOfCall, outer_call, server_of, warn_once
 from .patching import Point
 
 __all__ = ["Endpoint", "Requests"]
@@ -61,7 +61,7 @@ class Requests:
         ]
 
     def _request(self, request: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        call = self._call(args, kwargs)
+        call = self._call(client, args, kwargs)
         if call is None:
             return request(*args, **kwargs)
         with call:
@@ -70,13 +70,13 @@ class Requests:
     async def _request_async(
         self, request: Callable[..., Awaitable[Any]], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        call = self._call(args, kwargs)
+        call = self._call(client, args, kwargs)
         if call is None:
             return await request(*args, **kwargs)
         async with call:
             return _followed(await request(*args, **kwargs), call, bool(kwargs.get("stream")))
 
-    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelCall | PartOfCall | None:
+    def _call(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelCall | PartOfCall | None:
         if not bus.live and get_current() is None:
             return None
         options = kwargs["options"] if "options" in kwargs else args[1]
@@ -84,7 +84,7 @@ class Requests:
         if endpoint is None or options.method.lower() != "post":
             return None
         try:
-            return _call_of(endpoint, options)
+            return _call_of(endpoint, options, server_of(getattr(client, "base_url", None)))
         except Exception as error:
             warn_once(endpoint.source, "reading a request", error)
             return None
@@ -116,12 +116,13 @@ _refused: ContextVar[Any] = ContextVar("tracebus_refused", default=None)
 """The response for which a client is about to ask again."""
 
 
-def _call_of(endpoint: Endpoint, options: Any) -> ModelCall | PartOfCall | None:
+def _call_of(endpoint: Endpoint, options: Any, server: Mapping[str, Any]) -> ModelCall | PartOfCall | None:
     given = {**options.json_data, **(options.extra_json or {})}
     body = {name: value for name, value in given.items() if type(value).__name__ not in _NOT_GIVEN}
     outer = outer_call(endpoint.source.kind, body)
     if outer is None:
-        return ModelCall(endpoint.source, endpoint.inputs(body), endpoint.answer())
+        return ModelCall(endpoint.source, endpoint.inputs(body), endpoint.answer(), server)
+    outer.run.metadata.update(server)
     takes_parts = isinstance(outer.run._source, LibrarySource) and outer.run._source.takes_parts
     return PartOfCall(outer, endpoint.inputs(body), endpoint.answer()) if takes_parts else None
 

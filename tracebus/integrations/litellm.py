@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from ..sources import Reporter
-from .model_calls import Answer, expect_part, read_answer
+from .model_calls import Answer, expect_part, read_answer, server_of
 from .openai.chat import ChatAnswer
 from .openai.responses import ResponsesAnswer
 from .openai.texts import CompletionsAnswer, EmbeddingsAnswer
@@ -62,8 +62,12 @@ class _Calls:
         if run is None or run.status != "open":
             inputs = _inputs(kwargs, messages)
             run = _reporter.start(key, name=call_type, kind=_KINDS.get(call_type, "chat_model"), inputs=inputs, model=model)
-        request = (kwargs.get("additional_args") or {}).get("complete_input_dict")
-        if run is not None and isinstance(request, Mapping):
+        if run is None:
+            return
+        sent: Mapping[str, Any] = kwargs.get("additional_args") or {}
+        run.metadata.update(server_of(sent.get("api_base")))
+        request = sent.get("complete_input_dict")
+        if isinstance(request, Mapping):
             asked = request.get("messages") or request.get("input") or request.get("prompt")
             expect_part(run, asked, ends_with_part=True)
 

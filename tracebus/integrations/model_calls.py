@@ -8,7 +8,7 @@ Each call is one run, however many libraries it goes through: see ``outer_call``
 dicts with ``role`` and ``content``, and the parameters. ``output`` is the answer's text; where there is more than text, the
 message as a dict: ``role``, ``content`` (the text, or None) and, where there are any, ``tool_calls`` (dicts with ``id``,
 ``name`` and ``arguments``), ``reasoning`` and ``refusal``. Several choices are a list of those. ``metadata`` gets
-``response_id`` and ``finish_reasons``.
+``server_address`` and ``server_port``, then ``response_id`` and ``finish_reasons``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Final, NamedTuple, Protocol, Self
+from urllib.parse import urlsplit
 
 from ..families import MODEL_KINDS, SYNC, Colour, Pending
 from ..runs import Run, Usage, current_run, is_inside
@@ -36,6 +37,7 @@ __all__ = [
     "message",
     "one_or_all",
     "outer_call",
+    "server_of",
 ]
 
 _log = logging.getLogger("tracebus")
@@ -121,8 +123,9 @@ class Answer(Protocol):
 class ModelCall(trace):
     """A block around one call of a client. Where the call returns a stream, the run goes on until that ends."""
 
-    def __init__(self, source: LibrarySource, inputs: dict[str, Any], answer: Answer) -> None:
+    def __init__(self, source: LibrarySource, inputs: dict[str, Any], answer: Answer, server: Mapping[str, Any]) -> None:
         self._source = source
+        self._server = server
         self._inputs = inputs
         self._model = inputs.get("model")
         self._run = None
@@ -130,6 +133,11 @@ class ModelCall(trace):
         self._goes_on = False
         self.source: Source = source
         self.answer = answer
+
+    def _open(self) -> Run:
+        run = super()._open()
+        run.metadata.update(self._server)
+        return run
 
     def heard(self, result: Any) -> None:
         """Take in a whole answer: the client's own object, or the bytes of its JSON."""
@@ -295,6 +303,19 @@ def settle_answer(run: Run, answer: Answer) -> None:
         run.metadata.update((name, value) for name, value in answer.metadata().items() if value)
     except Exception as error:
         warn_once(run._source, "putting together an answer", error)
+
+
+_PORTS: Final = {"https": 443, "http": 80}
+
+
+def server_of(url: object) -> dict[str, Any]:
+    """Return what a run's metadata say of the server that is asked: its name or address, and its port; nothing for no URL."""
+    try:
+        parts = urlsplit(str(url))
+        port = parts.port or _PORTS.get(parts.scheme)
+    except ValueError:
+        return {}
+    return {"server_address": parts.hostname, "server_port": port} if parts.hostname and port else {}
 
 
 class Record(dict[str, Any]):

@@ -91,8 +91,13 @@ class Work:
     def lose(self, record: Any, /) -> None:
         """Hear of a record that gave way to others, in the thread that emits."""
 
+    @property
+    def owes(self) -> bool:
+        """Whether ``settle`` has something to do."""
+        return False
+
     def settle(self) -> None:
-        """Do what has to be done before somebody is told that everything is written."""
+        """Do what has to be done before somebody is told that everything is written; raise RetryError to be asked again."""
 
     def rest(self) -> float | None:
         """Do what is due while nothing waits; return in how many seconds something will be, None for nothing."""
@@ -127,6 +132,10 @@ class BatchLane(Lane, Generic[R]):
         super()._reset()
         self._records: deque[Any] = deque()
         self._wants_room: deque[Latch] = deque()
+        self._unsettled: list[_Mark] = []
+        """Before these everything is written, and the work has still something to do."""
+        self._settle_at = 0.0
+        self._settle_is_firm = False
         self._bytes = 0
         self._asleep = True
         self._stopping = False
@@ -218,6 +227,11 @@ class BatchLane(Lane, Generic[R]):
         """Whether something waits to be written."""
         return self.pending > 0
 
+    @property
+    def owes(self) -> bool:
+        """Whether the work has something to do before everything counts as written."""
+        return not self._gave_up and self._work.owes
+
     def mark(self, on_done: Callable[[], object]) -> None:
         """Call ``on_done`` when everything that is queued now is written."""
         self._records.append(_Mark(on_done))
@@ -281,8 +295,18 @@ class BatchLane(Lane, Generic[R]):
     def _has_records(self) -> bool:
         """Wait until there are some; False when the writer was told to stop instead."""
         while not self._records and not self._stopping:
-            self._called(self._work.rest())
+            self._called(self._idle_s())
+            if self._unsettled and time.monotonic() >= self._settle_at:
+                self._settle()
         return bool(self._records)
+
+    def _idle_s(self) -> float | None:
+        """Return in how many seconds something is due, None for nothing."""
+        due_s = self._work.rest()
+        if not self._unsettled:
+            return due_s
+        settle_s = max(0.0, self._settle_at - time.monotonic())
+        return settle_s if due_s is None else min(settle_s, due_s)
 
     def _called(self, within_s: float | None) -> bool:
         try:
@@ -303,12 +327,26 @@ class BatchLane(Lane, Generic[R]):
                     return
                 if records:
                     self._write(records, attempts)
-                if marks:
-                    self._work.settle()
-                for mark in marks:
-                    mark.on_done()
+                self._unsettled += marks
+                if marks:  # somebody who flushes does not want to wait, and may have to
+                    self._settle(is_last=attempts is not None)
         finally:
             self._writing.release()
+
+    def _settle(self, *, is_last: bool = False) -> None:
+        """Tell those who wait that everything is written, once the work has nothing more to do."""
+        if self._settle_is_firm and time.monotonic() < self._settle_at and not is_last:
+            return
+        self._settle_is_firm = False
+        try:
+            self._work.settle()
+        except RetryError as error:
+            if not is_last:
+                self._settle_at, self._settle_is_firm = time.monotonic() + error.wait_s, error.is_firm
+                return
+        settled, self._unsettled = self._unsettled, []
+        for mark in settled:
+            mark.on_done()
 
     def _take(self) -> tuple[list[R], list[_Mark]]:
         """Take a batch from the queue, up to the first mark that is followed by no other."""

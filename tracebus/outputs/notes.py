@@ -98,6 +98,25 @@ class Facts(msgspec.Struct, gc=False):
             return self.above.number & 0xFFFF_FFFF_FFFF_FFFF
         return None if self.remote is None else self.remote.span_id
 
+    @property
+    def sampled(self) -> bool:
+        """Whether the trace is kept by whoever began it in another system; one that began here is."""
+        remote = self.remote_above
+        return remote is None or remote.sampled
+
+    @property
+    def remote_above(self) -> RemoteParent | None:
+        """The nearest parent in another system, of the run or of those around it."""
+        facts = self
+        while facts.remote is None and facts.above is not None:
+            facts = facts.above
+        return facts.remote
+
+    @property
+    def between(self) -> int | None:
+        """The id of a span of another tracer between the run and its parent run."""
+        return None if self.above is None or self.remote is None else self.remote.span_id
+
 
 class Beside(msgspec.Struct, gc=False):
     """What may be set on a run while it is open."""

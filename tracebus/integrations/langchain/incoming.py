@@ -116,10 +116,13 @@ def model_answering(result: LLMResult) -> str | None:
     """Return the name of the model that answered."""
     for generation in _generations(result):
         answer = _message_of(generation)
-        if answer is not None and (said := answer.response_metadata):
-            return _first_text(said.get("model_name"), said.get("model"))
-    said = result.llm_output
-    return _first_text(said.get("model_name"), said.get("model")) if said else None
+        if answer is not None and answer.response_metadata:
+            return _model_in(answer.response_metadata)
+    return _model_in(result.llm_output) if result.llm_output else None
+
+
+def _model_in(said: Mapping[str, Any]) -> str | None:
+    return _first_text(said.get("model_name"), said.get("model"))
 
 
 def _first_text(*values: Any) -> str | None:

@@ -136,6 +136,7 @@ _METADATA: Final = {
     "gen_ai.response.finish_reasons": "finish_reasons",
     "gen_ai.tool.call.id": "tool_call_id",
     "server.address": "server_address",
+    "server.port": "server_port",
 }
 
 

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from ..batches import Losses, RetryError, Work
 from .metrics import Metrics
 from .records import RunRecord
-from .spans import SpanMaker, remote_of
+from .spans import SpanMaker
 from .transport import EncodingError, Reply, Transport, Turns
 
 __all__ = ["Batch", "Delivery"]
@@ -51,6 +51,27 @@ class Batch:
         self.sent = 0
 
 
+class Backoff:
+    """When to try again: when the receiver says so, else after longer and longer, and not when all others do."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+        # Of our own: the module's generator is the app's, which may have seeded it.
+        self._random = random.Random()
+
+    def reset(self) -> None:
+        """Begin with a short wait again."""
+        self._failures = 0
+
+    def after(self, reply: Reply) -> RetryError:
+        """Return what says when to send again what was not taken."""
+        if reply.wait_s is not None:
+            return RetryError(reply.why, wait_s=reply.wait_s, is_firm=True)
+        wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**self._failures)
+        self._failures = min(self._failures + 1, 10)
+        return RetryError(reply.why, wait_s=wait_s * self._random.uniform(0.5, 1.5))
+
+
 class Delivery(Work):
     """The work of an exporter's lane. Everything here runs in its writer's thread."""
 
@@ -60,11 +81,13 @@ class Delivery(Work):
         maker: SpanMaker,
         metrics_for: Callable[[Transport], Metrics | None],
         metrics_every_s: float,
+        exclude_senders: frozenset[str] = frozenset(),
     ) -> None:
         self._connect = connect
         self._maker = maker
         self._metrics_for = metrics_for
         self._metrics_every_s = metrics_every_s
+        self._excluded = exclude_senders
         self._turns = Turns()
         self._parent_s: list[Transport | None] = []
         self.sent = 0
@@ -74,13 +97,12 @@ class Delivery(Work):
     def _start_over(self) -> None:
         self._transport: Transport | None = None
         self._metrics: Metrics | None = None
-        self._failures = 0
+        self._backoff = Backoff()
+        self._metrics_backoff = Backoff()
         self._takes_parts = True
         self._most_s: float | None = None
         self._metrics_sent = time.monotonic()
         self._warned: dict[str, float] = {}
-        # Of our own: the module's generator is the app's, which may have seeded it.
-        self._random = random.Random()
 
     # -- what the lane asks --------------------------------------------------------------------------------------------
 
@@ -102,7 +124,7 @@ class Delivery(Work):
                 reply = self._attempt(transport, request)
                 if reply.outcome == "later":
                     batch.parts.appendleft((spans, request))
-                    raise self._retry(reply)
+                    raise self._backoff.after(reply)
                 self._settle_part(transport, batch, spans, reply)
         return batch.lost
 
@@ -125,9 +147,19 @@ class Delivery(Work):
         else:
             self._warn("internal", "runs could not be exported to %s: %r", self.address, error)
 
+    @property
+    def owes(self) -> bool:
+        """Whether there are metrics to be sent."""
+        metrics = self._metrics
+        return metrics is not None and metrics.is_dirty
+
     def settle(self) -> None:
-        """Send the metrics before somebody is told that everything is sent."""
-        self._send_metrics(METRICS_WAIT_S)
+        """Send the metrics before somebody is told that everything is sent; raise RetryError when they may be taken later."""
+        reply = self._send_metrics(METRICS_WAIT_S)
+        if reply is None or reply.outcome != "later":
+            self._metrics_backoff.reset()
+            return
+        raise self._metrics_backoff.after(reply)
 
     def rest(self) -> float | None:
         """Send the metrics when it is time; return in how many seconds that will be."""
@@ -137,7 +169,7 @@ class Delivery(Work):
         if left_s > 0:
             return left_s
         self._send_metrics(None)
-        return None
+        return self._metrics_every_s if self.owes else None
 
     def hurry(self) -> None:
         """Wait for no answer long."""
@@ -146,6 +178,7 @@ class Delivery(Work):
     def close(self) -> None:
         """Send the metrics, and hang up."""
         self._send_metrics(METRICS_WAIT_S)
+        self._metrics = None
         if self._transport is not None:
             self._transport.close()
 
@@ -170,8 +203,8 @@ class Delivery(Work):
 
     def _span(self, record: RunRecord, batch: Batch) -> ReadableSpan | None:
         self._turns.pause()
-        remote = remote_of(record.facts)
-        if remote is not None and not remote.sampled:  # whoever began the trace does not keep it
+        facts = record.facts
+        if not facts.sampled or self._is_excluded(getattr(facts.named, "sender", None)):
             return None
         try:
             fields = self._maker.read(record)
@@ -181,6 +214,9 @@ class Delivery(Work):
         except Exception as error:
             self._lose(batch, "not_encodable", 1, repr(error))
             return None
+
+    def _is_excluded(self, sender: object) -> bool:
+        return isinstance(sender, str) and sender in self._excluded  # a traced callable may have no hash
 
     def _encode(self, transport: Transport, spans: Sequence[ReadableSpan], batch: Batch) -> None:
         """Make requests of spans: one, or more where there is a span that no request can hold."""
@@ -199,7 +235,7 @@ class Delivery(Work):
 
     def _settle_part(self, transport: Transport, batch: Batch, spans: Sequence[ReadableSpan], reply: Reply) -> None:
         """Count what was taken, part what was not, and count what cannot be parted."""
-        self._failures = 0
+        self._backoff.reset()
         if reply.outcome == "taken":
             rejected = min(reply.rejected, len(spans))
             self.sent += len(spans) - rejected
@@ -218,14 +254,6 @@ class Delivery(Work):
             self._lose(batch, "too_large" if reply.outcome == "too_large" else "rejected", len(spans), reply.why)
             self._takes_parts = bool(batch.sent or batch.parts)
 
-    def _retry(self, reply: Reply) -> RetryError:
-        """Return when to try again: when the receiver says so, else after longer and longer, and not when all others do."""
-        if reply.wait_s is not None:
-            return RetryError(reply.why, wait_s=reply.wait_s, is_firm=True)
-        wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**self._failures)
-        self._failures = min(self._failures + 1, 10)
-        return RetryError(reply.why, wait_s=wait_s * self._random.uniform(0.5, 1.5))
-
     def _lose(self, batch: Batch, reason: str, runs: int, why: str) -> None:
         batch.lost[reason] += runs
         self._warn(reason, _LOST[reason], runs, self.address, why)
@@ -240,10 +268,11 @@ class Delivery(Work):
 
     # -- metrics -------------------------------------------------------------------------------------------------------
 
-    def _send_metrics(self, most_s: float | None) -> None:
+    def _send_metrics(self, most_s: float | None) -> Reply | None:
+        """Send what was counted since the last time, if anything was, and return the answer."""
         metrics, transport = self._metrics, self._transport
         if metrics is None or transport is None or not metrics.is_dirty:
-            return
+            return None
         self._metrics_sent = time.monotonic()
         try:
             with _untraced():
@@ -251,15 +280,17 @@ class Delivery(Work):
                 request = transport.metrics_request()
                 reply = None if request is None else transport.send(request, most_s)
         except Exception as error:
+            metrics.is_dirty = False
             self._warn("metrics", "metrics could not be exported to %s: %r", self.address, error)
-            return
-        if reply is None or reply.outcome == "taken":
-            return
-        if reply.outcome == "later":
-            metrics.is_dirty = True  # what was counted stays counted, and is sent with what comes
-        else:
+            return None
+        if reply is not None and reply.outcome == "later":
+            self._warn("metrics", "%s does not take metrics now, and they wait: %s", self.address, reply.why)
+            return reply  # what was counted stays counted
+        metrics.is_dirty = False
+        if reply is not None and reply.outcome != "taken":
             self._metrics = None
             logging.getLogger("tracebus").info("%s takes no metrics (%s): none are sent", self.address, reply.why)
+        return reply
 
 
 _LOST: Final = {

@@ -26,6 +26,7 @@ from .semconv import VOCABULARIES, Semconv
 from .settings import (
     Destination,
     checked_semconv,
+    checked_senders,
     content_wanted,
     count_setting,
     is_disabled,
@@ -49,7 +50,7 @@ class Exporting(Writing):
     """Runs that are being sent: ``close()`` ends it, as does leaving the block.
 
     In ``stats``, a start or a token is delivered when it was noted, and the end of a run when the receiver has acknowledged
-    the run; so what is dropped or pending are runs. ``flush()`` is True only when all are acknowledged.
+    the run; so what is dropped or pending are runs. ``flush()`` is True only when all are acknowledged, and the metrics.
     """
 
     def __init__(self, subscription: Subscription, delivery: Delivery, destination: Destination) -> None:
@@ -87,6 +88,7 @@ def export(
     service_name: str | None = None,
     project: str | None = None,
     resource: Mapping[str, str] | None = None,
+    exclude_senders: Sequence[str] | str = (),
     redactor: Redactor | None = None,
     timeout_s: float | None = None,
     queue_size: int | None = None,
@@ -101,8 +103,9 @@ def export(
     False leaves out what goes into runs and what comes out of them, as TRACEBUS_CAPTURE and
     OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT can, too. ``metrics`` sends token usage, durations and times to the
     first chunk. ``protocol`` is ``"http/protobuf"`` or ``"grpc"``. ``service_name``, ``project`` (OpenInference's name of it,
-    which Phoenix sorts by) and ``resource`` say who sends. ``redactor`` masks secrets; not given, it is the one that masks
-    everywhere.
+    which Phoenix sorts by) and ``resource`` say who sends. Runs whose sender is one of ``exclude_senders`` are not sent:
+    ``"opentelemetry"``, where the app's own SDK sends the spans that a RunSpanProcessor makes runs of, whose ids they have;
+    what is nested in them stays in its place. ``redactor`` masks secrets; not given, it is the one that masks everywhere.
 
     What is not given is as OpenTelemetry's variables say: OTEL_EXPORTER_OTLP_ENDPOINT, _HEADERS, _TIMEOUT, _COMPRESSION,
     _PROTOCOL, _CERTIFICATE, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_METRIC_EXPORT_INTERVAL, OTEL_BSP_MAX_QUEUE_SIZE,
@@ -122,6 +125,7 @@ def export(
     size = count_setting("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE_SIZE) if queue_size is None else queue_size
     limits = QueueLimits(size, QUEUE_BYTES, overflow).checked()
     linger_s = _checked_interval(interval_s)
+    excluded = checked_senders(exclude_senders)
     metrics = metrics and takes_metrics()
     delivery = delivery_to(
         destination,
@@ -130,6 +134,7 @@ def export(
         service_name=service_name,
         project=project,
         resource=resource,
+        exclude_senders=excluded,
         redactor=redactor,
     )
     subscription = Subscription(export, limits=limits, disconnect=close_subscription, key=object())
@@ -155,6 +160,7 @@ def delivery_to(
     service_name: str | None = None,
     project: str | None = None,
     resource: Mapping[str, str] | None = None,
+    exclude_senders: frozenset[str] = frozenset(),
     redactor: Redactor | None = None,
 ) -> Delivery:
     """Return what sends runs to a destination."""
@@ -169,7 +175,8 @@ def delivery_to(
         return Metrics(transport.metric_exporter, sender, scope, successor=successor) if metrics else None
 
     every_s = millisecond_setting("OTEL_METRIC_EXPORT_INTERVAL", METRICS_EVERY_S)
-    return Delivery(_connecting(destination), SpanMaker(semconv, sender, scope, redactor), metrics_for, every_s)
+    maker = SpanMaker(semconv, sender, scope, redactor)
+    return Delivery(_connecting(destination), maker, metrics_for, every_s, exclude_senders)
 
 
 def _connecting(destination: Destination) -> Callable[[], Transport]:

@@ -36,6 +36,7 @@ class Metrics:
         table = METRICS_NEXT if successor else METRICS
         self._add: dict[str, Callable[..., None]] = {field: _instrument(meter, metric) for field, metric in table.items()}
         self.is_dirty = False
+        """Whether something was counted that no receiver has acknowledged."""
 
     def note(self, record: RunRecord, fields: Fields) -> None:
         """Count a run, if it is a call of a model."""
@@ -64,7 +65,6 @@ class Metrics:
 
     def collect(self) -> None:
         """Let the exporter write down what there is."""
-        self.is_dirty = False
         self._reader.collect()
 
 

@@ -189,6 +189,7 @@ def _read_embedding(run: _Run, fields: Fields) -> None:
 
 def _read_retriever(run: _Run, fields: Fields) -> None:
     fields["provider"] = _known_provider(run, None)
+    _read_server(run, fields)
     fields["request_model"] = run.asked
     fields["data_source"] = _text(run.known.get("data_source_id"))
     fields["query"] = _main(run, fields, ("query",))[0]
@@ -279,6 +280,7 @@ def _read_request(run: _Run, fields: Fields) -> None:
     fields["provider"] = provider = _known_provider(run, model) or NO_PROVIDER
     fields["openinference_provider"] = OPENINFERENCE_PROVIDERS.get(provider)
     fields["openinference_system"] = OPENINFERENCE_SYSTEMS.get(provider)
+    _read_server(run, fields)
     for spelling in run.inputs.keys() & _SETTINGS.keys():
         name, kind = _SETTINGS[spelling]
         fields[name] = _number(run.inputs[spelling], kind)
@@ -286,6 +288,12 @@ def _read_request(run: _Run, fields: Fields) -> None:
         fields["choice_count"] = None
     stop = as_list(first_of(run.inputs, "stop", "stop_sequences"))
     fields["stop_sequences"] = [one for one in stop if isinstance(one, str)]
+
+
+def _read_server(run: _Run, fields: Fields) -> None:
+    """Read what the metadata say of where the call went; a port says nothing without an address."""
+    fields["server_address"] = address = _text(run.known.get("server_address"))
+    fields["server_port"] = _number(run.known.get("server_port"), int) if address else None
 
 
 def _settings(rest: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -154,6 +154,8 @@ COMMON: Final[Table] = {
     "step_input": ("tracebus.input", as_json),
     "step_output": ("tracebus.output", as_json),
     "error_type": ("error.type", plain),
+    "server_address": ("server.address", plain),
+    "server_port": ("server.port", plain),
 }
 """What the chosen vocabularies have no name for: OpenTelemetry's general names, else our own."""
 
@@ -308,5 +310,5 @@ METRICS_NEXT: Final[Mapping[str, Metric]] = {
     ),
 }
 
-METRIC_ATTRIBUTES: Final = ("operation", "provider", "request_model", "response_model")
+METRIC_ATTRIBUTES: Final = ("operation", "provider", "request_model", "response_model", "server_address", "server_port")
 TOKEN_TYPE: Final = "gen_ai.token.type"

@@ -13,7 +13,18 @@ from opentelemetry.sdk.resources import Resource
 from ...errors import ArgumentError
 from .semconv import VOCABULARIES, Semconv
 
-__all__ = ["Destination", "Protocol", "checked_semconv", "content_wanted", "is_disabled", "millisecond_setting", "resource_of"]
+__all__ = [
+    "Destination",
+    "Protocol",
+    "checked_semconv",
+    "checked_senders",
+    "content_wanted",
+    "count_setting",
+    "is_disabled",
+    "millisecond_setting",
+    "resource_of",
+    "takes_metrics",
+]
 
 Protocol: TypeAlias = Literal["http/protobuf", "grpc"]
 
@@ -87,6 +98,14 @@ def checked_semconv(given: Sequence[str] | str) -> tuple[Semconv, ...]:
     if {"gen_ai", "gen_ai_next"} <= set(names):
         raise ArgumentError("semconv: gen_ai_next replaces gen_ai, and has the same names for most: give one of them")
     return cast("tuple[Semconv, ...]", tuple(dict.fromkeys(names)))
+
+
+def checked_senders(given: Sequence[str] | str) -> frozenset[str]:
+    """Return the names of senders; raise ArgumentError for what is no name, as a traced function."""
+    names = (given,) if isinstance(given, str) else tuple(given)
+    if not all(isinstance(name, str) for name in names):
+        raise ArgumentError(f'exclude_senders={given!r} must be names, as in exclude_senders=["opentelemetry"]')
+    return frozenset(names)
 
 
 def content_wanted() -> bool:

@@ -13,14 +13,13 @@ from opentelemetry.trace import SpanContext, SpanKind, TraceFlags, TraceState
 from opentelemetry.trace.status import Status, StatusCode
 
 from ...redaction import Redactor
-from ...runs import RemoteParent
 from ..notes import Facts
 from .forms import Attribute, Form, plain, text
 from .reading import Fields, Masker, error_of, read_run
 from .records import Happened, RunRecord
 from .semconv import COMMON, FIRST_TOKEN_EVENT, REMOTE, VOCABULARIES, Semconv, Table
 
-__all__ = ["SpanMaker", "remote_of"]
+__all__ = ["SpanMaker"]
 
 _64_BITS: Final = 0xFFFF_FFFF_FFFF_FFFF
 _FAILED: Final = frozenset({"error", "cancelled", "aborted", "lost"})
@@ -57,7 +56,7 @@ class SpanMaker:
     def make(self, record: RunRecord, fields: Fields) -> ReadableSpan:
         """Return the span of a run."""
         facts = record.facts
-        remote = remote_of(facts)
+        remote = facts.remote_above
         state = TraceState.from_header([remote.tracestate]) if remote is not None and remote.tracestate else _NO_STATE
         start_ns = facts.started_ns
         end_ns = start_ns + (record.duration_ns or 0)
@@ -144,13 +143,6 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Attr
             yield from _flat(value, f"{key}.")
         elif value is not None:
             yield f"{prefix}{key}", text(value)
-
-
-def remote_of(facts: Facts) -> RemoteParent | None:
-    """Return the nearest parent in another system, None where there is none."""
-    while facts.remote is None and facts.above is not None:
-        facts = facts.above
-    return facts.remote
 
 
 def _parent(facts: Facts, state: TraceState) -> SpanContext | None:

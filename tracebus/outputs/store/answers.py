@@ -131,6 +131,10 @@ class RunSummary(msgspec.Struct, frozen=True):
     """Whether its usage is in the totals; it is not where a run below it has its own."""
     masked: int
     cut: bool
+    outer_span_id: str | None = None
+    """The span of another tracer between the run and its parent."""
+    sampled: bool = True
+    """Whether its trace is kept by whoever began it in another system."""
 
 
 class TreeRow(msgspec.Struct, frozen=True):

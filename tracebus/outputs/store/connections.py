@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from .files import CORRUPT, NoStoreYetError, StoreError, UnusableFileError, make_private, primary_code, uri_of
-from .schema import check, migrate
+from .schema import MIGRATIONS, check, migrate
 
 __all__ = ["BUSY_S", "open_for_reading", "open_for_writing", "reading", "writing"]
 
@@ -86,14 +86,17 @@ def open_for_writing(path: Path) -> Connection:
 
 
 def open_for_reading(path: Path) -> Connection:
-    """Open a store that is there; raise StoreError."""
+    """Open a store that is there, brought up to date if an earlier tracebus made it; raise StoreError."""
     if not path.exists():
         raise NoStoreYetError(f"there is no store at {path}: save() makes one, or set TRACEBUS_DB to where it is")
     with _explained(path):
         connection = _connect(path, "ro")
         try:
-            if check(connection, path) == 0:
+            version = check(connection, path)
+            if version == 0:
                 raise NoStoreYetError(f"{path} is empty: save() makes a store of it")
+            if version < len(MIGRATIONS):
+                _bring_up_to_date(path)
             connection.execute("PRAGMA query_only = ON")
             # A search looks into some hundred pages all over the file, which copying takes several times as long to read.
             connection.execute(f"PRAGMA mmap_size = {MAPPED}")
@@ -103,6 +106,15 @@ def open_for_reading(path: Path) -> Connection:
             connection.close()
             raise
     return connection
+
+
+def _bring_up_to_date(path: Path) -> None:
+    try:
+        open_for_writing(path).close()
+    except (OSError, StoreError) as error:
+        raise StoreError(
+            f"the store {path} was made by an earlier tracebus, and cannot be brought up to date: {error}"
+        ) from error
 
 
 @contextmanager

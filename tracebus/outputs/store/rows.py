@@ -67,8 +67,10 @@ class Row:
         "metadata",
         "model",
         "name",
+        "outer_span",
         "output",
         "parent",
+        "sampled",
         "seq",
         "session",
         "span",
@@ -87,12 +89,14 @@ class Row:
     )
 
     def __init__(self, facts: Facts, beside: Beside, encoder: Encoder, above: Row | None) -> None:
-        number, parent = facts.number, facts.parent
+        number, parent, outer = facts.number, facts.parent, facts.between
         self.seq = facts.seq
         self.high = signed(number >> 64)
         self.span = signed(number & _SPAN)
         self.trace = facts.trace.to_bytes(16)
         self.parent = None if parent is None else signed(parent)
+        self.outer_span = None if outer is None else signed(outer)
+        self.sampled = facts.sampled
         self.is_root = facts.above is None
         self.above = above
         self.top = above is None

@@ -148,7 +148,12 @@ ALTER TABLE traces ADD COLUMN cache_write_tokens INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE runs ADD COLUMN cache_write_tokens INTEGER;
 """
 
-MIGRATIONS: Final[list[str]] = [_FIRST, _CACHE_WRITES]
+_OTHER_TRACERS: Final = """
+ALTER TABLE runs ADD COLUMN outer_span INTEGER;  -- of another tracer, between the run and its parent
+ALTER TABLE runs ADD COLUMN sampled INTEGER NOT NULL DEFAULT 1;  -- whether whoever began the trace elsewhere keeps it
+"""
+
+MIGRATIONS: Final[list[str]] = [_FIRST, _CACHE_WRITES, _OTHER_TRACERS]
 """What makes version 1 of nothing, version 2 of version 1, and so on."""
 
 

@@ -32,7 +32,7 @@ RUN: Final = """
 runs.id, traces.trace, span, high, parent, runs.name, runs.kind, runs.status, runs.model, runs.input, runs.output, runs.error,
 runs.tags, runs.session, runs.user, runs.started_ns, runs.duration_ns, runs.first_token_ns, runs.streamed, runs.input_tokens,
 runs.output_tokens, runs.total_tokens, runs.cached_tokens, runs.reasoning_tokens, runs.cache_write_tokens, runs.cost, counts,
-runs.masked, runs.cut
+runs.masked, runs.cut, runs.outer_span, runs.sampled
 """
 RUN_FROM: Final = "FROM runs CROSS JOIN traces ON traces.id = runs.trace_id"
 EVENTS: Final = """
@@ -81,7 +81,7 @@ def trace_of(row: tuple[Any, ...]) -> TraceSummary:
 def run_of(row: tuple[Any, ...]) -> RunSummary:
     """Return what a row of the columns RUN says."""
     _, trace, span, high, parent, name, kind, status, model, given, told, failure, tags, session, user, *rest = row
-    started_ns, duration_ns, first_token_ns, streamed, *used, cost, counts, masked, cut = rest
+    started_ns, duration_ns, first_token_ns, streamed, *used, cost, counts, masked, cut, outer, sampled = rest
     return RunSummary(
         bytes(trace).hex(),
         digits_of(span),
@@ -106,6 +106,8 @@ def run_of(row: tuple[Any, ...]) -> RunSummary:
         bool(counts),
         masked,
         bool(cut),
+        None if outer is None else digits_of(outer),
+        bool(sampled),
     )
 
 

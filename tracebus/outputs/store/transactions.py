@@ -281,7 +281,7 @@ class Transaction:
 _RUN_COLUMNS: Final = (
     *("id", "trace_id", "span", "high", "parent", "top", "process", "name", "kind", "status", "model"),
     *("started_ns", "duration_ns", "first_token_ns", "streamed", *COUNTS, "cost", "counts", "used_below"),
-    *("session", "user", "tags", "input", "output", "error", "masked", "cut"),
+    *("session", "user", "tags", "input", "output", "error", "masked", "cut", "outer_span", "sampled"),
 )
 _INSERT_RUN: Final = f"INSERT INTO runs ({', '.join(_RUN_COLUMNS)}) VALUES ({', '.join('?' * len(_RUN_COLUMNS))})"
 _END_RUN: Final = f"""
@@ -300,7 +300,7 @@ def _run_values(row: Row, process: int) -> tuple[Any, ...]:
         row.id, row.trace_row, row.span, row.high, row.parent, row.top, process, row.name, row.kind, row.status, row.model,
         row.started_ns, row.duration_ns, row.first_token_ns, 0 if row.steps is None else row.steps.count,
         *row.tokens(), row.cost, row.counts, row.used_below, row.session, row.user, row.tags_json(),
-        row.given, row.told, row.failure, row.masked, row.cut,
+        row.given, row.told, row.failure, row.masked, row.cut, row.outer_span, row.sampled,
     )  # fmt: skip
 
 

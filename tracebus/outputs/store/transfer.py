@@ -27,7 +27,7 @@ from .removal import Retention
 from .rows import Preparer
 from .writer import Writer
 
-__all__ = ["Imported", "export_lines", "export_runs", "import_lines", "noted_error"]
+__all__ = ["Imported", "export_lines", "export_runs", "facts_of", "import_lines", "noted_error"]
 
 RUNS_AT_ONCE: Final = 1000
 PATIENCE_S: Final = 10.0
@@ -140,8 +140,7 @@ def _read(number: int, line: bytes | str) -> _Line:
         detail = msgspec.convert(value, RunDetail)
         if not isinstance(project, str) or detail.run.kind not in KINDS:
             raise ValueError(f"project={project!r}, kind={detail.run.kind!r}")
-        for digits in (detail.run.trace_id, detail.run.span_id):
-            int(digits, 16)
+        facts_of(detail)
     except (ValueError, KeyError, AttributeError, TypeError, msgspec.ValidationError) as error:
         raise ArgumentError(f"line {number} is no run that `tracebus export` wrote: {error}") from None
     return _Line(project, detail)
@@ -165,18 +164,7 @@ def _write(writer: Writer, records: list[Record]) -> int:
 
 def _records_of(line: _Line) -> Iterator[Record]:
     run, body = line.detail.run, line.detail.body
-    trace = int(run.trace_id, 16)
-    facts = Facts(
-        next(_numbers),
-        run.started_ns,
-        None,
-        run,
-        run.session_id,
-        run.user_id,
-        None if run.parent_id is None else RemoteParent(UUID(int=trace), int(run.parent_id, 16)),
-        int(run.run_id.replace("-", ""), 16) if run.run_id else int(run.span_id, 16),
-        trace,
-    )
+    facts = facts_of(line.detail)
     beside = Beside(tuple(run.tags), run.model, _encode(body.metadata) if body.metadata else None)
     yield Started(0, facts, beside, None if body.inputs is None else _encode(body.inputs))
     for step in line.detail.steps:
@@ -198,6 +186,18 @@ def _records_of(line: _Line) -> Iterator[Record]:
 
 _numbers: Final = itertools.count(1)
 """By which the records of one run find together, as by the numbers of events."""
+
+
+def facts_of(detail: RunDetail) -> Facts:
+    """Return who a stored run is. Its parent is told as one from elsewhere, because it may not be at hand."""
+    run, trace = detail.run, int(detail.run.trace_id, 16)
+    number = int(run.run_id.replace("-", ""), 16) if run.run_id else int(run.span_id, 16)
+    nearest, above = run.parent_id, None
+    if run.parent_id is not None and run.outer_span_id is not None:
+        nearest = run.outer_span_id
+        above = Facts(next(_numbers), 0, None, run, None, None, None, int(run.parent_id, 16), trace)
+    remote = None if nearest is None else RemoteParent(UUID(int=trace), int(nearest, 16), run.sampled, is_local=True)
+    return Facts(next(_numbers), run.started_ns, above, run, run.session_id, run.user_id, remote, number, trace)
 
 
 def noted_error(detail: RunDetail) -> Noted | None:
