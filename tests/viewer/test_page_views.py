@@ -131,7 +131,7 @@ def test_comparing_nothing_says_how_to(look: Look):
 def test_comparing_with_a_trace_that_is_gone_says_so(saving: Saving, look: Look):
     ask("What?", "That.")
     assert saving.flush()
-    expect(look.at(f"/compare?left=@last&right={'0' * 32}").get_by_role("alert")).to_contain_text("no trace")
+    expect(look.at(f"/compare?left=@last&right={'0' * 32}").get_by_role("alert")).to_contain_text("No trace")
 
 
 # -- statistics --------------------------------------------------------------------------------------------------------

@@ -14,6 +14,9 @@ export function duration(ns) {
   return `${amount.toFixed(1).replace(/\.0$/, "")} ${unit}`;
 }
 
+/** Say a round duration, given in nanoseconds, at a line of a plot: `500 ms`, `2 s`. */
+export const tick = (ns) => duration(ns).replace(/(\.\d*?)0+ /, "$1 ").replace(". ", " ");
+
 /** Say how long something has been going on, in nanoseconds, as a clock does: `0:04`. */
 export function elapsed(ns) {
   const seconds = Math.max(0, Math.floor(ns / 1e9));

@@ -1,6 +1,6 @@
 // A trace: its tree with the waterfall at the left, the run that is selected at the right.
 
-import { address, back, go, hrefOf, runHref, sessionHref, traceHref } from "../address.mjs";
+import { address, back, go, hrefOf, runHref, traceHref, withQuery } from "../address.mjs";
 import { pathOf, useAnswer } from "../api.mjs";
 import { html, useEffect, useMemo, useRef, useState } from "../html.mjs";
 import { costOf, count, number } from "../figures.mjs";
@@ -9,7 +9,7 @@ import { onChanges } from "../live.mjs";
 import { isMarked, toggleMark } from "../marked.mjs";
 import { announce, notify } from "../notices.mjs";
 import { DeleteDialog } from "../parts/deleting.mjs";
-import { Detail, TABS } from "../parts/detail.mjs";
+import { Detail, TABS, whoseOf } from "../parts/detail.mjs";
 import { copy, Lasting, Loading, Status, Trouble, When } from "../parts/small.mjs";
 import { Split } from "../parts/split.mjs";
 import { heightOf, TreePane } from "../parts/treepane.mjs";
@@ -40,19 +40,25 @@ function Head({ trace, onReplay, onNextFailing, onCopy }) {
       html`<button type="button" class="faint failed" onClick=${onNextFailing}>${trace.errors} failed</button>`,
     trace.masked > 0 && html`<span class="left-out">${count(trace.masked, "secret")} masked</span>`,
     trace.cut > 0 && html`<span class="left-out">${count(trace.cut, "run")} cut</span>`,
-    trace.session_id != null && html`<a href=${sessionHref(trace.session_id)}>session ${trace.session_id}</a>`,
+    ...whoseOf(trace),
     html`<${When} ns=${trace.started_ns} />`,
   ].filter(Boolean);
+  const search = address.value.query.get("q");
   return html`<header class="view-head">
     <button type="button" class="faint back" aria-label="Back to the list" onClick=${() => back(hrefOf([]))}>←</button>
     <${Status} status=${trace.status} />
-    <h1>${trace.name ?? "trace"}</h1>
+    <h1 title=${trace.name}>${trace.name ?? "trace"}</h1>
     <p class="fact-line">${facts.map((fact, index) => html`<span key=${index}>${fact}</span>`)}</p>
+    ${
+      search &&
+      html`<button type="button" class="chip hit" aria-label=${`No longer mark what was searched for: ${search}`}
+        onClick=${() => go(withQuery({ q: null }), { replace: true })}>${search} <span aria-hidden="true">×</span></button>`
+    }
     <div class="actions">
       ${streamed > 0 && html`<button type="button" class="faint" onClick=${onReplay}>replay</button>`}
       <button type="button" class="faint" aria-pressed=${isMarked(trace.trace_id)}
         onClick=${() => toggleMark(trace)}>compare</button>
-      <button type="button" class="faint" onClick=${onCopy}>copy link</button>
+      <button type="button" class="faint wide-only" onClick=${onCopy}>copy link</button>
       <button type="button" class="faint" onClick=${() => setIsAsked(true)}>delete</button>
     </div>
     ${isAsked && html`<${DeleteDialog} trace=${trace} onClose=${() => setIsAsked(false)} />`}
@@ -62,7 +68,9 @@ function Head({ trace, onReplay, onNextFailing, onCopy }) {
 /** What can be done in a trace, by key or by button, as things are now. */
 function commandsOf({ asked, tree, shown, selected, span, tab, setHasFocus, setWanted }) {
   const open = (run, nextTab = tab) =>
-    go(runHref(asked, run, { tab: nextTab === "messages" ? null : nextTab }), { replace: true });
+    go(runHref(asked, run, { q: address.value.query.get("q"), tab: nextTab === "messages" ? null : nextTab }), {
+      replace: true,
+    });
   const choose = (index) => {
     const row = shown[Math.max(0, Math.min(shown.length - 1, index))];
     setHasFocus(true);
@@ -163,6 +171,9 @@ export function Trace({ trace: asked, run: askedRun }) {
   useEffect(() => {
     document.title = `${trace?.name ?? "trace"} · tracebus`;
   }, [trace?.name]);
+  useEffect(() => {
+    document.querySelector(".detail-body mark.hit")?.scrollIntoView({ block: "nearest" });
+  }, [told?.run.span_id, tab]);
 
   const error = isGone ? new Error("This trace was deleted.") : (summary.error ?? tree.error.value);
   if (error) {
@@ -189,7 +200,7 @@ export function Trace({ trace: asked, run: askedRun }) {
         missing || (detail.error && !told)
           ? html`<${Trouble} error=${detail.error} />`
           : told
-            ? html`<${Detail} detail=${told} tab=${tab} onTab=${does.showTab} wanted=${wanted} />`
+            ? html`<${Detail} detail=${told} trace=${trace} tab=${tab} onTab=${does.showTab} wanted=${wanted} />`
             : html`<${Loading} />`
       }
     />
