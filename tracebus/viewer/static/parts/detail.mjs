@@ -11,6 +11,7 @@ import { Documents, Fields, Messages } from "./messages.mjs";
 import { Plain, Prose } from "./prose.mjs";
 import { Facts, Guarded, Lasting } from "./small.mjs";
 import { Stream } from "./stream.mjs";
+import { Streams } from "./streams.mjs";
 import { Tabs } from "./tabs.mjs";
 
 export const TABS = ["messages", "output", "json", "timing"];
@@ -162,7 +163,7 @@ function Bodies({ detail, isRaw }) {
   return known.map(([name, value]) => html`<${Json} key=${name} title=${name} value=${value} isRaw=${isRaw} />`);
 }
 
-function Timing({ detail, wanted }) {
+function Timing({ detail, below, wanted }) {
   const { run, steps } = detail;
   const facts = [
     ["started", html`<span title=${moment(run.started_ns)}>${moment(run.started_ns).slice(11)}</span>`],
@@ -178,15 +179,17 @@ function Timing({ detail, wanted }) {
     ${
       steps.length > 0
         ? html`<${Stream} detail=${detail} wanted=${wanted} />`
-        : html`<p class="quiet">
+        : below.length > 0
+          ? html`<${Streams} run=${run} runs=${below} wanted=${wanted} />`
+          : html`<p class="quiet">
             ${run.streamed ? "The times of its tokens are written when it has ended." : "Nothing was streamed."}
           </p>`
     }
     <${Events} detail=${detail} />`;
 }
 
-/** `wanted` grows each time that a replay is asked for. */
-export function Detail({ detail, trace, tab, onTab, wanted }) {
+/** `wanted` grows each time that a replay is asked for; `below` are the runs below this one that have streamed. */
+export function Detail({ detail, trace, below, tab, onTab, wanted }) {
   const [isRaw, setIsRaw] = useState(false);
   const { run, body } = detail;
   const tabs = [
@@ -206,7 +209,7 @@ export function Detail({ detail, trace, tab, onTab, wanted }) {
           : html`<${Output} value=${output} kind=${run.kind} isRaw=${isRaw} />`
       }`,
     json: () => html`<${Bodies} detail=${detail} isRaw=${isRaw} />`,
-    timing: () => html`<${Timing} detail=${detail} wanted=${wanted} />`,
+    timing: () => html`<${Timing} detail=${detail} below=${below} wanted=${wanted} />`,
   }[tab];
   const raw =
     tab !== "timing" &&

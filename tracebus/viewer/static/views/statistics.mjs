@@ -180,8 +180,9 @@ export function Statistics() {
     };
   }, []);
 
-  const error = table.error ?? all.error ?? grouped.error;
-  const [rows, points, parts] = [table.data ?? table.previous, all.data ?? all.previous, grouped.data ?? grouped.previous];
+  const asked = [table, total, all, grouped];
+  const error = asked.find((one) => one.error)?.error;
+  const [rows, sums, points, parts] = asked.map(({ data, previous }) => data ?? previous);
   const times = useMemo(() => bucketsOf(points ?? [], grain, begin), [points, grain, begin]);
   return html`<main class="view page">
     <header class="page-head">
@@ -199,11 +200,11 @@ export function Statistics() {
     ${
       error
         ? html`<${Trouble} error=${error} />`
-        : !rows || !points || !parts
+        : !rows || !sums || !points || !parts
           ? html`<${Loading} />`
           : rows.length === 0
             ? html`<div class="notice"><p class="notice-head">No runs have ended in this time.</p></div>`
-            : html`<${Summary} of=${(total.data ?? total.previous)?.[0]} />
+            : html`<${Summary} of=${sums[0]} />
               <${Plots} all=${points} grouped=${parts} rows=${rows} by=${by} only=${only} times=${times} grain=${grain} />
               <${Groups} rows=${rows} by=${by} only=${only} />`
     }

@@ -65,6 +65,14 @@ function Head({ trace, onReplay, onNextFailing, onCopy }) {
   </header>`;
 }
 
+/** The span of the run that a replay plays: the one selected, with what is below it, else the first that has streamed. */
+function streamedOf(tree, selected) {
+  if (selected?.run.streamed > 0) return selected.run.span_id;
+  const below = selected ? tree.streamedBelow(selected.run.span_id) : [];
+  if (below.length > 1) return selected.run.span_id;
+  return (below[0] ?? tree.rows.value.find(({ run }) => run.streamed > 0)?.run)?.span_id ?? null;
+}
+
 /** What can be done in a trace, by key or by button, as things are now. */
 function commandsOf({ asked, tree, shown, selected, span, tab, setHasFocus, setWanted }) {
   const open = (run, nextTab = tab) =>
@@ -98,13 +106,12 @@ function commandsOf({ asked, tree, shown, selected, span, tab, setHasFocus, setW
     announce(`Failed: ${rows[place].run.name}`);
   };
   const replay = () => {
-    const isStreamed = (row) => row?.run.streamed > 0;
-    const row = isStreamed(shown[selected]) ? shown[selected] : tree.rows.value.find(isStreamed);
-    if (!row) {
+    const streamed = streamedOf(tree, shown[selected]);
+    if (streamed === null) {
       notify("Nothing was streamed in this trace");
       return;
     }
-    open(row.run.span_id, "timing");
+    open(streamed, "timing");
     setWanted((before) => before + 1);
   };
   const copyLink = () => copy(new URL(span ? runHref(asked, span) : traceHref(asked), window.location.href).href, "link");
@@ -146,6 +153,7 @@ export function Trace({ trace: asked, run: askedRun }) {
   const told = detail.data ?? detail.previous;
 
   const tab = TABS.includes(address.value.query.get("tab")) ? address.value.query.get("tab") : "messages";
+  const below = tab === "timing" && told ? tree.streamedBelow(told.run.span_id) : [];
   const does = commandsOf({ asked, tree, shown, selected, span, tab, setHasFocus, setWanted });
 
   useKeys({
@@ -200,7 +208,7 @@ export function Trace({ trace: asked, run: askedRun }) {
         missing || (detail.error && !told)
           ? html`<${Trouble} error=${detail.error} />`
           : told
-            ? html`<${Detail} detail=${told} trace=${trace} tab=${tab} onTab=${does.showTab} wanted=${wanted} />`
+            ? html`<${Detail} detail=${told} trace=${trace} below=${below} tab=${tab} onTab=${does.showTab} wanted=${wanted} />`
             : html`<${Loading} />`
       }
     />
