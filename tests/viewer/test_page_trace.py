@@ -301,8 +301,9 @@ def test_what_was_masked_and_what_was_cut_is_said_where_it_is_missing(saving: Sa
     expect(page.locator(".view-head")).to_contain_text("1 run cut")
     expect(page.locator(".said mark").first).to_have_text("masked")
     assert MASK not in page.locator(".said").first.inner_text()
+    expect(page.locator(".parameters summary mark")).to_have_text("… cut, of 50 000 items")
     page.locator(".parameters summary").click()
-    expect(page.locator(".parameters mark")).to_have_text("… cut, of 50 000 items")
+    expect(page.locator(".parameters pre mark")).to_have_text("… cut, of 50 000 items")
 
 
 def test_tags_session_and_user_lead_to_those_like_it(saving: Saving, look: Look):

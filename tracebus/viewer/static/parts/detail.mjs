@@ -8,7 +8,7 @@ import { hasFailed, isModel, kindWord, wordOf } from "../words.mjs";
 import { Failure } from "./failure.mjs";
 import { Json } from "./json.mjs";
 import { Documents, Fields, Messages } from "./messages.mjs";
-import { Plain, Prose } from "./prose.mjs";
+import { LeftOut, Plain, Prose } from "./prose.mjs";
 import { Facts, Guarded, Lasting } from "./small.mjs";
 import { Stream } from "./stream.mjs";
 import { Streams } from "./streams.mjs";
@@ -128,7 +128,10 @@ function Said({ detail, isRaw }) {
       ${
         parameters.length > 0 &&
         html`<details class="parameters">
-        <summary>parameters <span class="quiet">${parameters.map(([name]) => name).join(", ")}</span></summary>
+        <summary>
+          ${"parameters "}
+          ${parameters.map(([name, value], index) => html`${index > 0 && ", "}${name} <${LeftOut} value=${value} />`)}
+        </summary>
         <${Fields} fields=${parameters} label="Parameters" />
       </details>`
       }`;

@@ -26,6 +26,12 @@ function said(piece, index) {
   return html`<mark class="left-out" title="The rest was not stored">… cut, of ${of}</mark>`;
 }
 
+/** The first that was masked or cut in a value, said; nothing where all of it is there. */
+export function LeftOut({ value }) {
+  const found = LEFT_OUT.exec(JSON.stringify(value) ?? "");
+  return found && said(found[0], 1);
+}
+
 /** A text in which what was masked or cut is said, and what was searched for is marked. */
 export const Plain = ({ text }) => String(text).split(LEFT_OUT).map(said);
 

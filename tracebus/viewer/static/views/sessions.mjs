@@ -142,7 +142,7 @@ export function Session({ session }) {
         onClick=${() => back(hrefOf(["sessions"]))}>←</button>
       <h1>${about.session_id}</h1>
       <p class="fact-line">
-        ${about.user_id != null && html`<span>user ${about.user_id}</span>`}
+        ${about.user_id != null && html`<span><a href=${hrefOf([], { user_id: about.user_id })}>user ${about.user_id}</a></span>`}
         <span>${count(about.traces, "turn")}</span>
         <span>${about.total_tokens ? `${number(about.total_tokens)} tokens` : ""}</span>
         <span>${costOf(about)}</span>

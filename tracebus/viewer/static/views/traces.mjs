@@ -208,7 +208,7 @@ export function Traces() {
     ${
       marked.value.length > 0 &&
       html`<p class="banner">
-      Marked <strong>${marked.value[0].name ?? "a trace"}</strong>: press x on another one to compare.
+      Marked <strong>${marked.value[0].name ?? "a trace"}</strong>: press x on another one, or compare in it.
       <button type="button" class="faint" onClick=${() => toggleMark(marked.value[0])}>unmark</button>
     </p>`
     }
