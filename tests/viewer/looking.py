@@ -85,8 +85,8 @@ Opener = Callable[..., Look]
 
 
 def rows(page: Page) -> Locator:
-    """The rows in sight of the list or the tree, without that of the headings."""
-    return page.locator("[role=rowgroup] [role=row]")
+    """The rows in sight of the list or the tree, without that of the headings and those that are still to come."""
+    return page.locator("[role=rowgroup] [role=row]:not(.to-come)")
 
 
 def latest(saving: Saving) -> str:

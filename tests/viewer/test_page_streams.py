@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import pytest
 from looking import Look, latest, rows
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tracebus import emit, llm_new_token, trace
 from tracebus.outputs.store import Saving
@@ -108,6 +108,19 @@ def test_a_replay_of_the_root_plays_all_streams_and_a_lane_leads_to_its_run(savi
     page.locator(".lane-name").last.click()
     expect(page.locator(".detail-head .name")).to_have_text("write")
     expect(page.get_by_label("Stream", exact=True).locator("h3")).to_contain_text("2 tokens in 1.00 s")
+
+
+def test_a_replay_that_is_asked_for_before_the_tree_is_there_begins_when_it_is(saving: Saving, look: Look):
+    two_streams()
+    held: list[Route] = []
+    look.page.route("**/tree?*", lambda route: held.append(route))
+    with look.page.expect_request("**/tree?*"):
+        page = look.at(latest(saving))
+    expect(page.locator(".to-come")).to_have_count(3)
+    page.keyboard.press("r")
+    held[0].continue_()
+    expect(page.locator(".lane-name")).to_have_text(["plan", "write"])
+    expect(page.locator(".stream-line .button")).to_have_text("pause")
 
 
 def test_streams_that_go_on_grow_while_they_are_looked_at(saving: Saving, look: Look):

@@ -72,12 +72,14 @@ def test_the_tree_shows_each_run_below_its_parent_with_its_bar(saving: Saving, l
 @pytest.mark.parametrize(
     ("seconds", "times"),
     [
+        (0.0003, ["100 µs", "200 µs", "300 µs"]),
+        (0.0021, ["500 µs", "1 ms", "1.5 ms", "2 ms"]),
         (0.0045, ["1 ms", "2 ms", "3 ms", "4 ms"]),
         (0.8, ["200 ms", "400 ms", "600 ms", "800 ms"]),
         (4.07, ["1 s", "2 s", "3 s", "4 s"]),
         (7.5, ["2 s", "4 s", "6 s"]),
         (70, ["20 s", "40 s", "1 min"]),
-        (5000, ["20 min", "40 min", "1 h", "1.3 h"]),
+        (5000, ["20 min", "40 min", "1 h", "80 min"]),
     ],
 )
 def test_above_the_bars_are_the_times_that_they_stand_at(seconds: float, times: list[str], saving: Saving, look: Look):

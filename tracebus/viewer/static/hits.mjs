@@ -33,7 +33,7 @@ function phrasesOf(search) {
 
 function patternOf(search) {
   const phrases = phrasesOf(search).flatMap((phrase) => {
-    const words = phrase.match(WORD)?.map((word) => [...word].map(plain).join("")) ?? [];
+    const words = (phrase.match(WORD) ?? []).map((word) => [...word].map(plain).join("")).filter(Boolean);
     return words.length ? [BEFORE + words.join(BETWEEN) + (phrase.endsWith("*") ? "[\\p{L}\\p{N}]*" : BEHIND)] : [];
   });
   return phrases.length ? new RegExp(phrases.join("|"), "gu") : null;

@@ -49,7 +49,10 @@ function Head({ run, trace }) {
       <span class=${`name ${shade}`}>${run.name}</span>
       <span class="quiet"> · ${kindWord(run.kind)}${run.model && ` · ${run.model}`} · <${Lasting} of=${run} /></span>
     </h2>
-    ${facts.length > 0 && html`<p class="fact-line">${facts.map((fact, index) => html`<span key=${index}>${fact}</span>`)}</p>`}
+    ${
+      facts.length > 0 &&
+      html`<p class="fact-line">${facts.map((fact, index) => html`<span key=${index}>${fact}</span>`)}</p>`
+    }
   </header>`;
 }
 

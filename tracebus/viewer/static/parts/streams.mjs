@@ -56,8 +56,8 @@ function Lane({ stream, end, at }) {
     <svg class="pace lane-pace" viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" aria-hidden="true">
       <rect class="pace-wait" x=${x(begin)} y="0" width=${x(steps[0].at_ns - begin)} height=${HEIGHT} />
       ${bursts.map(
-        ({ from_ns, to_ns }) =>
-          html`<rect class="pace-burst" x=${x(from_ns)} y="2" width=${Math.max(1.5, x(to_ns - from_ns))} height=${HEIGHT - 4} />`,
+        ({ from_ns, to_ns }) => html`<rect class="pace-burst" x=${x(from_ns)} y="2"
+          width=${Math.max(1.5, x(to_ns - from_ns))} height=${HEIGHT - 4} />`,
       )}
       ${
         at !== null &&
@@ -75,9 +75,12 @@ function Together({ streams, end, left, wanted }) {
   const tokens = sum(streams.map(({ steps }) => steps.length));
   return html`<section class="stream" aria-label="Streams">
     <h3 class="label">
-      ${count(streams.length, "stream")} · ${count(tokens, "token")} in ${duration(end)}${left > 0 && ` · ${number(left)} more are not shown`}
+      ${count(streams.length, "stream")} · ${count(tokens, "token")} in ${duration(end)}
+      ${left > 0 && ` · ${number(left)} more are not shown`}
     </h3>
-    <ol class="lanes">${streams.map((stream) => html`<${Lane} key=${stream.run.span_id} stream=${stream} end=${end} at=${at} />`)}</ol>
+    <ol class="lanes">
+      ${streams.map((stream) => html`<${Lane} key=${stream.run.span_id} stream=${stream} end=${end} at=${at} />`)}
+    </ol>
     <div class="lane-scrubber"><${Scrubber} playing=${playing} end=${end} said=${count(sum(come), "token")} /></div>
     <${PlayLine} playing=${playing} end=${end} said=${`${number(sum(come))} of ${number(tokens)} tokens`} />
     <ol class="messages">

@@ -10,14 +10,15 @@ const DEEPEST_INDENT = 12;
 
 const SECOND = 1e9;
 const ROUND = [1, 2, 5];
-const ROUND_MINUTES = [1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1440, 2880, 7200, 14400].map((minutes) => minutes * 60 * SECOND);
+const MINUTE = 60 * SECOND;
+const ROUND_MINUTES = [1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1440, 2880, 7200, 14400].map((one) => one * MINUTE);
 
 /** Return the time from one line to the next, in nanoseconds: a round one that leaves at most so many lines. */
 export function stepOf(total, most) {
   const least = total / (most + 0.5);
   const power = 10 ** Math.floor(Math.log10(least));
   const decimal = [...ROUND.map((one) => one * power), 10 * power].find((step) => step >= least);
-  return decimal < 60 * SECOND ? decimal : (ROUND_MINUTES.find((step) => step >= least) ?? decimal);
+  return decimal < MINUTE ? decimal : (ROUND_MINUTES.find((step) => step >= least) ?? decimal);
 }
 
 /** The row of headings: where in time the lines stand. */

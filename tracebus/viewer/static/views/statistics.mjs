@@ -93,7 +93,7 @@ function Groups({ rows, by, only }) {
   </table></div>`;
 }
 
-const lasting = (field) => (one) => one[field] && Math.max(one[field], FASTEST_NS);
+const lasting = (field) => (one) => (one[field] == null ? null : Math.max(one[field], FASTEST_NS));
 
 function Summary({ of }) {
   if (!of) return null;

@@ -119,6 +119,20 @@ function commandsOf({ asked, tree, shown, selected, span, tab, setHasFocus, setW
   return { open, choose, fold, nextFailing, replay, copyLink, showTab };
 }
 
+/** Return what carries out a command by its name: at once, or as soon as the tree is there to do it in. */
+function useCommands(does, tree) {
+  const isThere = tree.after.value !== undefined;
+  const asked = useRef(null);
+  useEffect(() => {
+    if (isThere && asked.current) does[asked.current]();
+    asked.current = null;
+  }, [isThere]);
+  return (name) => () => {
+    if (isThere) does[name]();
+    else asked.current = name;
+  };
+}
+
 /** Keep a trace as it is in the store; returns whether it was deleted. */
 function useNews({ id, span, summary, tree, detail }) {
   const [isGone, setIsGone] = useState(false);
@@ -155,6 +169,7 @@ export function Trace({ trace: asked, run: askedRun }) {
   const tab = TABS.includes(address.value.query.get("tab")) ? address.value.query.get("tab") : "messages";
   const below = tab === "timing" && told ? tree.streamedBelow(told.run.span_id) : [];
   const does = commandsOf({ asked, tree, shown, selected, span, tab, setHasFocus, setWanted });
+  const command = useCommands(does, tree);
 
   useKeys({
     j: () => does.choose(selected + 1),
@@ -169,8 +184,8 @@ export function Trace({ trace: asked, run: askedRun }) {
     ArrowRight: () => does.fold(false),
     Enter: () => document.querySelector(".detail-body")?.focus(),
     Escape: () => back(hrefOf([])),
-    e: does.nextFailing,
-    r: does.replay,
+    e: command("nextFailing"),
+    r: command("replay"),
     c: does.copyLink,
     x: () => trace && toggleMark(trace),
     ...Object.fromEntries(TABS.map((name, index) => [String(index + 1), () => does.showTab(name)])),
@@ -192,7 +207,8 @@ export function Trace({ trace: asked, run: askedRun }) {
   if (!trace) return html`<main class="view"><${Loading} /></main>`;
   const missing = askedRun && selected < 0 && tree.after.value === null && detail.error;
   return html`<main class=${`view trace ${hasFailed(trace.status) ? "has-failed" : ""}`}>
-    <${Head} trace=${trace} onReplay=${does.replay} onNextFailing=${does.nextFailing} onCopy=${does.copyLink} />
+    <${Head} trace=${trace} onReplay=${command("replay")} onNextFailing=${command("nextFailing")}
+      onCopy=${does.copyLink} />
     <${Split}
       name="trace"
       label="Width of the tree"
@@ -208,7 +224,8 @@ export function Trace({ trace: asked, run: askedRun }) {
         missing || (detail.error && !told)
           ? html`<${Trouble} error=${detail.error} />`
           : told
-            ? html`<${Detail} detail=${told} trace=${trace} below=${below} tab=${tab} onTab=${does.showTab} wanted=${wanted} />`
+            ? html`<${Detail} detail=${told} trace=${trace} below=${below} tab=${tab} onTab=${does.showTab}
+                wanted=${wanted} />`
             : html`<${Loading} />`
       }
     />

@@ -197,7 +197,11 @@ export function Traces() {
   const isForeign = error?.status === 409;
   return html`<main class="view list">
     <h1 class="unseen">${words ? "Search" : "Traces"}</h1>
-    ${!isEmpty && !isForeign && html`<${FilterBar} search=${search} words=${words} filters=${filters} chips=${chipsOf(filters)} />`}
+    ${
+      !isEmpty &&
+      !isForeign &&
+      html`<${FilterBar} search=${search} words=${words} filters=${filters} chips=${chipsOf(filters)} />`
+    }
     ${
       isPaused.value &&
       html`<p class="banner">
