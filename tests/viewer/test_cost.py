@@ -15,7 +15,7 @@ from tracebus.signals import isolated
 from tracebus.viewer.serving import Server
 
 PAGES = 10
-ROUNDS = 7
+ROUNDS = 9
 TRACES_A_ROUND = 1500
 """About a second of talk, in which the pages look at the store a few times."""
 APP = """
