@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, ConsoleMessage, Dialog, Locator, Page, expect
 
+from tracebus.outputs.store import Reader, Saving
+
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = [
     "--headless",
@@ -83,5 +85,12 @@ Opener = Callable[..., Look]
 
 
 def rows(page: Page) -> Locator:
-    """The rows in sight of the list or the tree, without that of the headings."""
-    return page.locator("[role=rowgroup] [role=row]")
+    """The rows in sight of the list or the tree, without that of the headings and those that are still to come."""
+    return page.locator("[role=rowgroup] [role=row]:not(.to-come)")
+
+
+def latest(saving: Saving) -> str:
+    """Write what was said so far; return the path of the latest trace."""
+    assert saving.flush()
+    with Reader(saving.path) as reader:
+        return f"/traces/{reader.resolve('@last')}"

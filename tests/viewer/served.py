@@ -1,10 +1,12 @@
 """A store with something in it, and the viewer over it on a port of its own."""
 
+import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -65,3 +67,68 @@ def asking(server: Server, **options: Any) -> Iterator[httpx.Client]:
     limits = httpx.Limits(max_keepalive_connections=0)
     with httpx.Client(base_url=server.address, trust_env=False, timeout=30, limits=limits, **options) as client:
         yield client
+
+
+class Event(NamedTuple):
+    """One event of a stream, as a browser gets it."""
+
+    name: str
+    id: str
+    data: Any
+
+
+def events_of(response: httpx.Response) -> Iterator[Event]:
+    fields: dict[str, str] = {}
+    for line in response.iter_lines():
+        if line:
+            name, _, value = line.partition(": ")
+            fields[name] = value
+        elif "data" in fields:
+            yield Event(fields["event"], fields["id"], json.loads(fields["data"]))
+            fields = {}
+
+
+@contextmanager
+def listening(client: httpx.Client, **options: Any) -> Iterator[Iterator[Event]]:
+    with client.stream("GET", "/api/events", **options) as response:
+        assert response.status_code == 200
+        assert response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+        yield events_of(response)
+
+
+def until(condition: Callable[[], bool], limit_s: float = 30) -> None:
+    """Wait for what happens in another thread or process, where nothing tells of it."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@contextmanager
+def open_pages(server: Server, count: int) -> Iterator[list[int]]:
+    """Pages that listen, and that at each change ask for what they show; yields how many changes each has heard of."""
+    heard = [0] * count
+    stop = threading.Event()
+
+    def look(number: int) -> None:
+        with asking(server) as client, listening(client) as events:
+            for _ in events:
+                if stop.is_set():
+                    return
+                heard[number] += 1
+                for path in ("/api/traces", "/api/traces/@last/tree"):
+                    client.get(path, params={"limit": 50})
+
+    pages = [threading.Thread(target=look, args=(number,)) for number in range(count)]
+    for page in pages:
+        page.start()
+    try:
+        until(lambda: server._app.state.live.listeners == count)
+        yield heard
+    finally:
+        stop.set()
+        with asking(server) as client:  # what changes tells them to go
+            client.delete(f"/api/traces/{client.get('/api/traces/@last').json()['trace_id']}")
+        for page in pages:
+            page.join(30)
+        assert not any(page.is_alive() for page in pages)

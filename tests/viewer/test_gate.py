@@ -1,10 +1,12 @@
 """Who may ask when others can reach the viewer: what is a token, and how it is shown, kept and never told."""
 
+import hashlib
 import logging
 import re
 import secrets
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,6 +116,21 @@ def test_without_the_token_nothing_is_told(headers: dict[str, str], query: str, 
         assert TOKEN not in answer.text
         assert "Set-Cookie" not in answer.headers
     assert client.delete("/api/traces/" + "0" * 32, headers=encoded).status_code == 401
+
+
+def test_who_is_refused_is_shown_a_page_whose_policy_lets_nothing_but_its_own_style(client: httpx.Client) -> None:
+    answer = client.get("/")
+    (style,) = re.findall(r"<style>(.*)</style>", answer.text, re.DOTALL)
+    digest = b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = dict(rule.split(" ", 1) for rule in answer.headers["Content-Security-Policy"].split("; "))
+    assert policy["default-src"] == policy["frame-ancestors"] == policy["form-action"] == "'none'"
+    assert policy["style-src"] == f"'sha256-{digest}'"
+    assert not {"script-src", "img-src", "connect-src"} & set(policy)
+
+
+def test_who_is_refused_is_told_what_and_then_what_to_do(client: httpx.Client) -> None:
+    page = client.get("/").text
+    assert "<h1>This viewer wants its token</h1><p>Open the address that <code>tracebus ui</code> printed.</p>" in page
 
 
 def test_a_wrong_token_in_the_address_is_wrong_whatever_else_is_shown(client: httpx.Client) -> None:

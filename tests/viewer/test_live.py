@@ -1,7 +1,6 @@
 """What is new, as it is told to the pages that listen: nothing missed, looked up once for all, and nothing left behind."""
 
 import gc
-import json
 import os
 import signal
 import subprocess
@@ -9,15 +8,15 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import anyio
 import httpx
 import msgspec
 import pytest
-from served import answer, asking, fill
+from served import answer, asking, fill, listening, until
 
 from tracebus import flush, trace
 from tracebus.outputs.store import Changes, Reader, Saving, save
@@ -30,43 +29,8 @@ from tracebus.viewer.serving import Server
 from tracebus.viewer.source import Source
 
 
-class Event(NamedTuple):
-    """One event of a stream, as a browser gets it."""
-
-    name: str
-    id: str
-    data: Any
-
-
-def events_of(response: httpx.Response) -> Iterator[Event]:
-    fields: dict[str, str] = {}
-    for line in response.iter_lines():
-        if line:
-            name, _, value = line.partition(": ")
-            fields[name] = value
-        elif "data" in fields:
-            yield Event(fields["event"], fields["id"], json.loads(fields["data"]))
-            fields = {}
-
-
-@contextmanager
-def listening(client: httpx.Client, **options: Any) -> Iterator[Iterator[Event]]:
-    with client.stream("GET", "/api/events", **options) as response:
-        assert response.status_code == 200
-        assert response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
-        yield events_of(response)
-
-
 def now(client: httpx.Client) -> int:
     return client.get("/api/info").json()["cursor"]
-
-
-def until(condition: Callable[[], bool], limit_s: float = 30) -> None:
-    """Wait for what happens in another thread or process, where nothing tells of it."""
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -332,45 +296,3 @@ def test_a_thread_that_ends_closes_its_connection(store: Path) -> None:
     connections.close()
     del connections
     assert open_connections() == before
-
-
-@pytest.mark.alone
-@pytest.mark.timeout(120)
-def test_ten_pages_hold_up_no_writer_and_let_the_log_start_anew(path: Path, serve: Callable[..., Server]) -> None:
-    largest = 0
-    stop = threading.Event()
-    heard = [0] * 10
-
-    def look(number: int, server: Server) -> None:
-        with asking(server) as client, listening(client) as events:
-            for _ in events:
-                heard[number] += 1
-                client.get("/api/traces", params={"limit": 50})
-                client.get("/api/traces/@last/tree")
-                if stop.is_set():
-                    return
-
-    with isolated(), save(path) as saving:
-        say("Is anybody there?")
-        server = serve(path)
-        pages = [threading.Thread(target=look, args=(number, server)) for number in range(10)]
-        for page in pages:
-            page.start()
-        until(lambda: server._app.state.live.listeners == 10)
-        for number in range(150):
-            with trace(f"burst {number % 7}"):
-                for _ in range(40):
-                    with trace("work", inputs={"text": "x" * 2000}) as run:
-                        run.output = "y" * 2000
-            assert flush(30)
-            largest = max(largest, path.with_name("traces.db-wal").stat().st_size)
-        stop.set()
-        say("That was it.")
-        for page in pages:
-            page.join(30)
-        assert not any(page.is_alive() for page in pages)
-        assert not saving.stats.dropped
-    assert all(heard)
-    assert largest <= 16 * 1024 * 1024
-    with Reader(path) as reader:
-        assert reader.info().runs == 150 * 41 + 2 * 3

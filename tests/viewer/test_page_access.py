@@ -25,6 +25,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
     with Reader(store) as reader:
         talk, other = (trace.trace_id for trace in reader.traces(name="answer").items[:2])
         booking = reader.traces(name="book_table", status="error").items[0].trace_id
+        research = reader.traces(name="research").items[0].trace_id
         masked = reader.traces(name="translate").items[0].trace_id
         runs = {row.run.name: row.run.span_id for row in reader.tree(talk)} | {
             row.run.name: row.run.span_id for row in reader.tree(booking)
@@ -37,6 +38,8 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
         "messages": f"/traces/{talk}/runs/{runs['generate']}",
         "documents": f"/traces/{talk}/runs/{runs['search']}",
         "timing": f"/traces/{talk}/runs/{runs['generate']}?tab=timing",
+        "streams": f"/traces/{research}?tab=timing",
+        "found": f"/traces/{talk}/runs/{runs['generate']}?q=tokens+subscribe",
         "json": f"/traces/{talk}/runs/{runs['generate']}?tab=json",
         "tools": f"/traces/{booking}/runs/{runs['decide']}",
         "error": f"/traces/{booking}/runs/{runs['find_table']}",
@@ -52,8 +55,8 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
 
 
 VIEWS = (
-    "list search filtered trace messages documents timing json tools error masked sessions session compare compare-none "
-    "statistics losses gone"
+    "list search filtered trace messages documents timing streams found json tools error masked sessions session compare "
+    "compare-none statistics losses gone"
 ).split()
 
 

@@ -1,12 +1,12 @@
-"""A trace in a browser: tree and waterfall, what was said in each run, errors, streams and their replay."""
+"""A trace in a browser: tree and waterfall, what was said in each run, errors, and what is in flight."""
 
 import re
 
 import pytest
-from looking import Look, rows
+from looking import Look, latest, rows
 from playwright.sync_api import Page, Route, expect
 
-from tracebus import Usage, agent_action, current_run, emit, llm_new_token, retry, scope, trace, traced
+from tracebus import Usage, agent_action, current_run, emit, retry, scope, trace, traced
 from tracebus.outputs.store import Reader, Saving
 from tracebus.redaction import MASK
 from tracebus.testing import deterministic
@@ -48,12 +48,6 @@ def talk(messages: list, output: object) -> None:
         run.output = output
 
 
-def latest(saving: Saving) -> str:
-    assert saving.flush()
-    with Reader(saving.path) as reader:
-        return f"/traces/{reader.resolve('@last')}"
-
-
 def name_of(page: Page) -> str:
     return page.locator(".detail-head .name").inner_text()
 
@@ -73,6 +67,35 @@ def test_the_tree_shows_each_run_below_its_parent_with_its_bar(saving: Saving, l
     expect(page.locator(".bar.model")).to_have_count(1)
     bars = [bar.bounding_box() for bar in page.locator(".bar").all()]
     assert all(bar["x"] >= bars[0]["x"] and bar["x"] + bar["width"] <= bars[0]["x"] + bars[0]["width"] + 3 for bar in bars)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "times"),
+    [
+        (0.0003, ["100 µs", "200 µs", "300 µs"]),
+        (0.0021, ["500 µs", "1 ms", "1.5 ms", "2 ms"]),
+        (0.0045, ["1 ms", "2 ms", "3 ms", "4 ms"]),
+        (0.8, ["200 ms", "400 ms", "600 ms", "800 ms"]),
+        (4.07, ["1 s", "2 s", "3 s", "4 s"]),
+        (7.5, ["2 s", "4 s", "6 s"]),
+        (70, ["20 s", "40 s", "1 min"]),
+        (5000, ["20 min", "40 min", "1 h", "80 min"]),
+    ],
+)
+def test_above_the_bars_are_the_times_that_they_stand_at(seconds: float, times: list[str], saving: Saving, look: Look):
+    with deterministic() as clock, trace("answer"):
+        clock.advance(seconds)
+    expect(look.at(latest(saving)).locator(".axis > [aria-hidden]")).to_have_text(times)
+
+
+def test_the_head_of_a_run_says_only_what_the_head_of_its_trace_does_not(saving: Saving, look: Look):
+    with scope(tags=["web"], user_id="ada"), trace("answer"), scope(tags=["draft"]), trace("write"):
+        pass
+    page = look.at(latest(saving))
+    expect(page.locator(".view-head").get_by_role("link")).to_have_text(["#web", "user ada"])
+    page.keyboard.press("j")
+    expect(page.locator(".detail-head .name")).to_have_text("write")
+    expect(page.locator(".detail-head").get_by_role("link")).to_have_text(["#draft"])
 
 
 def test_a_run_that_is_selected_is_in_the_address_and_its_link_opens_it(saving: Saving, look: Look):
@@ -157,7 +180,7 @@ def test_a_trace_that_is_gone_says_so_with_its_status(saving: Saving, look: Look
     response = look.page.goto(f"{look.address}/traces/{'0' * 32}")
     assert response is not None
     assert response.status == 404
-    expect(look.page.get_by_role("alert")).to_contain_text("no trace")
+    expect(look.page.get_by_role("alert")).to_contain_text("No trace")
     look.page.get_by_role("link", name="All traces").click()
     expect(look.page.locator("main.list")).to_be_visible()
 
@@ -280,71 +303,20 @@ def test_what_was_masked_and_what_was_cut_is_said_where_it_is_missing(saving: Sa
     expect(page.locator(".view-head")).to_contain_text("1 run cut")
     expect(page.locator(".said mark").first).to_have_text("masked")
     assert MASK not in page.locator(".said").first.inner_text()
+    expect(page.locator(".parameters summary mark")).to_have_text("… cut, of 50 000 items")
     page.locator(".parameters summary").click()
-    expect(page.locator(".parameters mark")).to_have_text("… cut, of 50 000 items")
+    expect(page.locator(".parameters pre mark")).to_have_text("… cut, of 50 000 items")
 
 
 def test_tags_session_and_user_lead_to_those_like_it(saving: Saving, look: Look):
     with scope(tags=["web"], session_id="s/1", user_id="ada"):
         answer()
     page = look.at(latest(saving))
-    page.locator(".detail-head").get_by_role("link", name="session s/1").click()
+    page.locator(".view-head").get_by_role("link", name="session s/1").click()
     expect(page.locator("main h1")).to_have_text("s/1")
 
 
-# -- streams -----------------------------------------------------------------------------------------------------------
-
-
-def stream(*steps: tuple[float, str]) -> None:
-    with deterministic() as clock, trace("generate", kind="llm", inputs={"prompt": "How many?"}):
-        for pause, token in steps:
-            clock.advance(pause)
-            emit(llm_new_token, token=token)
-
-
-def test_the_pace_of_a_stream_is_drawn_with_its_pauses(saving: Saving, look: Look):
-    stream((0.25, "For"), (0.01, "ty"), (0.01, "-"), (0.9, "two"), (0.01, "."))
-    page = look.at(f"{latest(saving)}?tab=timing")
-    label = page.get_by_label("Stream", exact=True).locator("h3")
-    expect(label).to_have_text(re.compile(r"5 tokens in 1\.18 s · first after 250 ms · .* · longest pause 900 ms"))
-    expect(page.locator(".pace-pause")).to_have_count(1)
-    expect(page.locator(".pace-names")).to_have_text("900 ms")
-
-
-def test_the_scrubber_shows_what_had_come_by_then(saving: Saving, look: Look):
-    stream((0.25, "For"), (0.25, "ty"), (0.5, "-two"))
-    page = look.at(f"{latest(saving)}?tab=timing")
-    page.get_by_label("Place in the stream").evaluate(
-        "one => { one.value = 600; one.dispatchEvent(new Event('input', {bubbles: true})) }"
-    )
-    expect(page.locator(".come")).to_have_text("Forty")
-    expect(page.locator("output")).to_have_text("600 ms · 2 of 3 tokens")
-
-
-def test_r_replays_the_stream_at_its_pace(saving: Saving, look: Look):
-    stream((0.5, "For"), (0.5, "ty"), (0.5, "-two"))
-    page = look.at(latest(saving))
-    expect(rows(page)).to_have_count(1)
-    page.evaluate(
-        """() => {
-          window.heard = [];
-          const begun = performance.now();
-          const note = () => {
-            const text = document.querySelector('.come')?.textContent;
-            if (text !== undefined && text !== window.heard.at(-1)?.[0]) window.heard.push([text, performance.now() - begun]);
-            requestAnimationFrame(note);
-          };
-          note();
-        }"""
-    )
-    page.keyboard.press("r")
-    expect(page.locator(".stream-line .button")).to_have_text("pause")
-    expect(page.locator(".stream-line .button")).to_have_text("replay")
-    heard = page.evaluate("window.heard")
-    seen = [text for text, _ in heard]
-    assert seen[seen.index("") :] == ["", "For", "Forty", "Forty-two"]
-    times = dict(heard[seen.index("") :])
-    assert times["Forty-two"] - times["For"] >= 900  # never faster than it was
+# -- live ---------------------------------------------------------------------------------------------------------------
 
 
 def test_a_live_stream_is_shown_token_by_token(saving: Saving, look: Look):
@@ -414,7 +386,8 @@ def test_a_large_tree_shows_its_first_rows_at_once_and_scrolls_without_gaps(runs
           for (let step = 0; step <= 120; step += 1) {
             box.scrollTop = ((box.scrollHeight - box.clientHeight) * ((step * 37) % 121)) / 120;
             await frame();
-            const { top, bottom } = box.getBoundingClientRect();
+            const { bottom } = box.getBoundingClientRect();
+            const top = box.querySelector('.head').getBoundingClientRect().bottom;
             const rows = [...box.querySelectorAll('[role=rowgroup] [role=row]')];
             const places = rows.map((row) => Number(row.getAttribute('aria-rowindex')));
             const isWhole = places.every((place, index) => index === 0 || place === places[index - 1] + 1);
@@ -429,7 +402,7 @@ def test_a_large_tree_shows_its_first_rows_at_once_and_scrolls_without_gaps(runs
         }"""
     )
     assert seen["bad"] == []
-    assert int(seen["last"]) == 1 + runs // 50 * 50
+    assert int(seen["last"]) == 2 + runs // 50 * 50  # the row of headings is one
     assert rows(page).count() < 60
 
 

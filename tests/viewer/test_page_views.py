@@ -112,6 +112,17 @@ def test_two_traces_are_matched_and_their_texts_compared_by_words(saving: Saving
     expect(page.locator(".pair")).to_contain_text("gpt-4o-mini")
 
 
+def test_what_is_the_same_in_both_is_folded_and_what_is_not_stands_out(saving: Saving, look: Look):
+    for model in ("gpt-4o", "gpt-4o-mini"):
+        with trace("answer", kind="llm", inputs={"prompt": "What?"}) as run:
+            run.output, run.model = "That.", model
+    left, right = two(saving)
+    page = look.at(f"/compare?left={left}&right={right}")
+    expect(page.locator("details.diff summary")).to_have_text(["inputs · the same in both", "output · the same in both"])
+    expect(page.get_by_text("prompt: What?")).to_be_hidden()
+    expect(page.locator(".pair .left-out")).to_have_text(["gpt-4o", "gpt-4o-mini"])
+
+
 def test_a_run_that_only_one_of_them_has_says_so(saving: Saving, look: Look):
     ask("What?", "That.")
     with trace("answer", inputs={"question": "What?"}) as run:
@@ -131,7 +142,7 @@ def test_comparing_nothing_says_how_to(look: Look):
 def test_comparing_with_a_trace_that_is_gone_says_so(saving: Saving, look: Look):
     ask("What?", "That.")
     assert saving.flush()
-    expect(look.at(f"/compare?left=@last&right={'0' * 32}").get_by_role("alert")).to_contain_text("no trace")
+    expect(look.at(f"/compare?left=@last&right={'0' * 32}").get_by_role("alert")).to_contain_text("No trace")
 
 
 # -- statistics --------------------------------------------------------------------------------------------------------
@@ -145,13 +156,22 @@ def test_statistics_have_a_plot_for_each_question_and_a_row_for_each_model(week:
     expect(page.locator(".statistics")).to_contain_text("claude-sonnet-4-5")
 
 
+def test_above_the_plots_are_the_figures_of_all_runs_in_the_time(saving: Saving, look: Look):
+    for question in ("One?", "Two?", "Three?"):
+        ask(question, "That.", usage=Usage(1000, 50))
+    with pytest.raises(ValueError, match="XX"), trace("rate"):
+        raise ValueError("no such currency XX")
+    assert saving.flush()
+    facts = look.at("/statistics").locator(".facts")
+    for name, value in (("runs", "7"), ("failed", "1 · 14 %"), ("tokens in", "3 000"), ("tokens out", "150")):
+        expect(facts.locator("div", has=look.page.get_by_text(name, exact=True)).locator("dd")).to_have_text(value)
+
+
 def test_a_click_on_a_point_leads_to_its_traces(week: Path, open_viewer: Opener):
     page = open_viewer(week).at("/statistics")
     plot = page.get_by_label("Failed runs").locator(".u-over")
-    box = plot.bounding_box()
-    assert box is not None
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 20)
-    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 20)
+    plot.hover(position={"x": 200, "y": 20})
+    plot.click(position={"x": 200, "y": 20})
     expect(page).to_have_url(re.compile(r"/\?status=error&since_ns=\d+&until_ns=\d+$"))
     expect(page.locator(".chip")).to_have_count(2)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from base64 import b64encode
+from hashlib import sha256
 from html import escape
 from typing import Final
 
@@ -29,12 +32,35 @@ _TEXTS: Final = {
     405: "this address knows no such method",
 }
 
+_STYLE: Final = """
+:root { color-scheme: light dark; background: light-dark(#fcfcfa, #16181b); color: light-dark(#1c1f22, #e4e5e3);
+  font: 13px/1.45 Inter, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+body { margin: 0; }
+header { padding: 11px 16px; border-bottom: 1px solid light-dark(#e6e6e1, #2a2d31); font-weight: 650; }
+main { max-width: 42rem; margin: 0 auto; padding: 48px 16px; overflow-wrap: anywhere; }
+h1 { margin: 0 0 12px; font-size: 16px; }
+p { margin: 0 0 12px; }
+a { color: inherit; text-underline-offset: 2px; }
+code { font: 12px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
+"""
+"""In the page itself, as whoever is refused it is refused its style sheets, too. In the colours of static/styles/base.css."""
 _PAGE: Final = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="color-scheme" content="light dark">
-<meta name="viewport" content="width=device-width, initial-scale=1"><title>tracebus: {status}</title>
-<main><h1>tracebus</h1><p role="alert">{text}</p>{again}</main></html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>tracebus: {status}</title><style>{style}</style>
+<header>tracebus</header><main role="alert"><h1>{what}</h1>{more}</main></html>
 """
 _AGAIN: Final = '<p>Opened here before? <a href="">Open it again.</a></p>'
+_POLICY: Final = "; ".join(
+    (
+        "default-src 'none'",
+        f"style-src 'sha256-{b64encode(sha256(_STYLE.encode()).digest()).decode()}'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+"""Nothing but this one style."""
+_CODE: Final = re.compile(r"`([^`]+)`")
 
 
 def status_of(error: Exception) -> int:
@@ -73,6 +99,16 @@ async def refuse(scope: Scope, receive: Receive, send: Send, status: int, text: 
     elif route_of(scope).startswith("/api/"):
         await as_json(status, text)(scope, receive, send)
     else:
-        again = _AGAIN if may_retry else ""
-        page = _PAGE.format(status=status, text=escape(text), again=again)
-        await Response(page, status, media_type="text/html")(scope, receive, send)
+        page = _page(status, text, _AGAIN if may_retry else "")
+        await Response(page, status, {"Content-Security-Policy": _POLICY}, "text/html")(scope, receive, send)
+
+
+def _page(status: int, text: str, again: str) -> str:
+    """Return the page of a problem: what is wrong, then what to do about it, which a message has behind a colon."""
+    what, _, advice = (_CODE.sub(r"<code>\1</code>", part) for part in escape(_capitalised(text)).partition(": "))
+    more = f"<p>{_capitalised(advice)}.</p>" if advice else ""
+    return _PAGE.format(status=status, style=_STYLE, what=what, more=more + again)
+
+
+def _capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]

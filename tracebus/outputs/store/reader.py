@@ -253,7 +253,7 @@ class Reader:
         rows = self._rows("SELECT id FROM runs WHERE trace_id = ? AND span BETWEEN ? AND ? LIMIT 2", (number, *signed))
         if len(rows) != 1:
             what, kind = ("no run", NotFoundError) if not rows else ("more than one run", AmbiguousError)
-            raise kind(f"{what} of the trace {trace} has an id that begins with {given!r}: `show` lists them")
+            raise kind(f"{what} of the trace {trace} has an id that begins with {given!r}: `tracebus show` lists them")
         return int(rows[0][0])
 
     def _runs_by_number(self, numbers: list[int]) -> dict[int, RunSummary]:

@@ -14,6 +14,22 @@ export function duration(ns) {
   return `${amount.toFixed(1).replace(/\.0$/, "")} ${unit}`;
 }
 
+const UNITS = [
+  ["h", 3600e9],
+  ["min", 60e9],
+  ["s", 1e9],
+  ["ms", 1e6],
+  ["µs", 1e3],
+];
+const toTenths = (amount) => Number(amount.toFixed(1));
+
+/** Say a round duration, given in nanoseconds, exactly, as at a line of a plot: `500 µs`, `2 s`, `80 s`, `1.5 min`. */
+export function tick(ns) {
+  const isSaid = ([, size]) => ns >= size && Math.abs(toTenths(ns / size) - ns / size) < 1e-6;
+  const [unit, size] = UNITS.find(isSaid) ?? UNITS.at(-1);
+  return `${toTenths(ns / size)} ${unit}`;
+}
+
 /** Say how long something has been going on, in nanoseconds, as a clock does: `0:04`. */
 export function elapsed(ns) {
   const seconds = Math.max(0, Math.floor(ns / 1e9));

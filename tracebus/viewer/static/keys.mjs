@@ -13,7 +13,7 @@ export const HELP = [
   ["h l", "fold, unfold"],
   ["e", "next failing run"],
   ["1 … 4", "tab of the detail"],
-  ["r", "replay the stream"],
+  ["r", "replay what was streamed"],
   ["c", "copy link"],
   ["x", "mark for compare"],
   ["p", "pause live"],

@@ -19,6 +19,17 @@ export function pausesOf(steps) {
   return gaps.filter((gap) => gap.to_ns - gap.from_ns >= least).sort((a, b) => b.to_ns - b.from_ns - (a.to_ns - a.from_ns));
 }
 
+/** Return the stretches in which tokens came, `[{from_ns, to_ns}]`, between which none came for at least so long. */
+export function burstsOf(steps, least_ns) {
+  const bursts = [];
+  for (const { at_ns } of steps) {
+    const last = bursts.at(-1);
+    if (last && at_ns - last.to_ns < least_ns) last.to_ns = at_ns;
+    else bursts.push({ from_ns: at_ns, to_ns: at_ns });
+  }
+  return bursts;
+}
+
 /** Return how many tokens had come at a time, in nanoseconds after the start of the run. */
 export function comeBy(steps, at_ns) {
   let [low, high] = [0, steps.length];

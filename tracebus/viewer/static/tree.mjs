@@ -106,6 +106,16 @@ export class Tree {
     if (folded.size !== this.folded.value.size) this.folded.value = folded;
   }
 
+  /** Return the runs below a run that have streamed, as far as they are loaded. */
+  streamedBelow(span) {
+    const rows = this.rows.value;
+    const place = rows.findIndex((row) => row.run.span_id === span);
+    if (place < 0) return [];
+    const end = rows.findIndex((row, index) => index > place && row.depth <= rows[place].depth);
+    const below = rows.slice(place + 1, end < 0 ? rows.length : end);
+    return below.map(({ run }) => run).filter(({ streamed }) => streamed > 0);
+  }
+
   /** Return the place of the next run that failed after the place given, from the beginning again at the end; else -1. */
   nextFailing(index) {
     const rows = this.rows.value;

@@ -8,14 +8,29 @@ import { hasFailed, isModel, kindWord, wordOf } from "../words.mjs";
 import { Failure } from "./failure.mjs";
 import { Json } from "./json.mjs";
 import { Documents, Fields, Messages } from "./messages.mjs";
-import { Plain, Prose } from "./prose.mjs";
+import { LeftOut, Plain, Prose } from "./prose.mjs";
 import { Facts, Guarded, Lasting } from "./small.mjs";
 import { Stream } from "./stream.mjs";
+import { Streams } from "./streams.mjs";
 import { Tabs } from "./tabs.mjs";
 
 export const TABS = ["messages", "output", "json", "timing"];
 
-function Head({ run }) {
+/** Whose a run or a trace is, as links to what else is theirs. */
+export const whoseOf = ({ tags, session_id, user_id }) => [
+  ...tags.map((tag) => html`<a href=${hrefOf([], { tag })}>#${tag}</a>`),
+  session_id != null && html`<a href=${sessionHref(session_id)}>session ${session_id}</a>`,
+  user_id != null && html`<a href=${hrefOf([], { user_id })}>user ${user_id}</a>`,
+];
+
+/** What a run does not share with its trace, whose head has said it. */
+const ownOf = (run, trace) => ({
+  tags: run.tags.filter((tag) => !trace.tags.includes(tag)),
+  session_id: run.session_id === trace.session_id ? null : run.session_id,
+  user_id: run.user_id === trace.user_id ? null : run.user_id,
+});
+
+function Head({ run, trace }) {
   const shade = hasFailed(run.status) ? "failed" : isModel(run.kind) ? "model" : "";
   const tokens = flow(run.tokens);
   const facts = [
@@ -27,16 +42,17 @@ function Head({ run }) {
     run.first_token_ns != null && `first token ${duration(run.first_token_ns)}`,
     run.masked > 0 && html`<span class="left-out">${count(run.masked, "secret")} masked</span>`,
     run.cut && html`<span class="left-out">cut to what may be stored</span>`,
-    ...run.tags.map((tag) => html`<a href=${hrefOf([], { tag })}>#${tag}</a>`),
-    run.session_id != null && html`<a href=${sessionHref(run.session_id)}>session ${run.session_id}</a>`,
-    run.user_id != null && html`<a href=${hrefOf([], { user_id: run.user_id })}>user ${run.user_id}</a>`,
+    ...whoseOf(ownOf(run, trace)),
   ].filter(Boolean);
   return html`<header class="detail-head">
     <h2>
       <span class=${`name ${shade}`}>${run.name}</span>
-      <span class="quiet"> ${kindWord(run.kind)}${run.model && ` · ${run.model}`} · <${Lasting} of=${run} /></span>
+      <span class="quiet"> · ${kindWord(run.kind)}${run.model && ` · ${run.model}`} · <${Lasting} of=${run} /></span>
     </h2>
-    <p class="fact-line">${facts.map((fact, index) => html`<span key=${index}>${fact}</span>`)}</p>
+    ${
+      facts.length > 0 &&
+      html`<p class="fact-line">${facts.map((fact, index) => html`<span key=${index}>${fact}</span>`)}</p>`
+    }
   </header>`;
 }
 
@@ -84,13 +100,15 @@ function Events({ detail }) {
     <ol class="events">
       ${detail.events.map(
         (event, index) => html`<li key=${index}>
-          <span class="number">${duration(Math.max(0, event.time_ns - detail.run.started_ns))}</span>
-          <span class="role">${event.hook.replaceAll("_", " ")}</span>
-          ${
-            typeof event.data.text === "string"
-              ? html`<${Prose} text=${event.data.text} />`
-              : html`<span class="event-data"><${Plain} text=${factsOf(event.data)} /></span>`
-          }
+          <span class="role">${duration(Math.max(0, event.time_ns - detail.run.started_ns))}</span>
+          <div class="event-data">
+            <span class="quiet">${event.hook.replaceAll("_", " ")} </span>
+            ${
+              typeof event.data.text === "string"
+                ? html`<${Prose} text=${event.data.text} />`
+                : html`<${Plain} text=${factsOf(event.data)} />`
+            }
+          </div>
         </li>`,
       )}
     </ol>
@@ -113,7 +131,10 @@ function Said({ detail, isRaw }) {
       ${
         parameters.length > 0 &&
         html`<details class="parameters">
-        <summary>parameters <span class="quiet">${parameters.map(([name]) => name).join(", ")}</span></summary>
+        <summary>
+          ${"parameters "}
+          ${parameters.map(([name, value], index) => html`${index > 0 && ", "}${name} <${LeftOut} value=${value} />`)}
+        </summary>
         <${Fields} fields=${parameters} label="Parameters" />
       </details>`
       }`;
@@ -121,14 +142,16 @@ function Said({ detail, isRaw }) {
   const inputs = body.inputs;
   const isFields = inputs !== null && typeof inputs === "object" && !Array.isArray(inputs);
   const fields = inputs == null ? [] : isFields ? Object.entries(inputs) : [["input", inputs]];
+  const isField = output !== null && typeof output !== "object" && !isRaw;
   return html`${
     fields.length ? html`<${Fields} fields=${fields} label="Inputs" />` : html`<${Missing} run=${run} what="input" />`
   }
     ${
       output == null
         ? !body.error && html`<${Missing} run=${run} what="output" />`
-        : html`${typeof output === "string" && html`<h3 class="label">output</h3>`}
-            <${Output} value=${output} kind=${run.kind} isRaw=${isRaw} />`
+        : isField
+          ? html`<${Fields} fields=${[["output", output]]} label="Output" />`
+          : html`<${Output} value=${output} kind=${run.kind} isRaw=${isRaw} />`
     }`;
 }
 
@@ -146,7 +169,7 @@ function Bodies({ detail, isRaw }) {
   return known.map(([name, value]) => html`<${Json} key=${name} title=${name} value=${value} isRaw=${isRaw} />`);
 }
 
-function Timing({ detail, wanted }) {
+function Timing({ detail, below, wanted }) {
   const { run, steps } = detail;
   const facts = [
     ["started", html`<span title=${moment(run.started_ns)}>${moment(run.started_ns).slice(11)}</span>`],
@@ -162,15 +185,17 @@ function Timing({ detail, wanted }) {
     ${
       steps.length > 0
         ? html`<${Stream} detail=${detail} wanted=${wanted} />`
-        : html`<p class="quiet">
+        : below.length > 0
+          ? html`<${Streams} run=${run} runs=${below} wanted=${wanted} />`
+          : html`<p class="quiet">
             ${run.streamed ? "The times of its tokens are written when it has ended." : "Nothing was streamed."}
           </p>`
     }
     <${Events} detail=${detail} />`;
 }
 
-/** `wanted` grows each time that a replay is asked for. */
-export function Detail({ detail, tab, onTab, wanted }) {
+/** `wanted` grows each time that a replay is asked for; `below` are the runs below this one that have streamed. */
+export function Detail({ detail, trace, below, tab, onTab, wanted }) {
   const [isRaw, setIsRaw] = useState(false);
   const { run, body } = detail;
   const tabs = [
@@ -190,13 +215,13 @@ export function Detail({ detail, tab, onTab, wanted }) {
           : html`<${Output} value=${output} kind=${run.kind} isRaw=${isRaw} />`
       }`,
     json: () => html`<${Bodies} detail=${detail} isRaw=${isRaw} />`,
-    timing: () => html`<${Timing} detail=${detail} wanted=${wanted} />`,
+    timing: () => html`<${Timing} detail=${detail} below=${below} wanted=${wanted} />`,
   }[tab];
   const raw =
     tab !== "timing" &&
     html`<button type="button" class="faint" aria-pressed=${isRaw} onClick=${() => setIsRaw(!isRaw)}>raw</button>`;
   return html`<article class="detail" data-run=${run.span_id} aria-label=${`Run ${run.name}`}>
-    <${Head} run=${run} />
+    <${Head} run=${run} trace=${trace} />
     <${Tabs} tabs=${tabs} chosen=${tab} onChoose=${onTab} label="Detail" beside=${raw}>
       <${Guarded} key=${`${run.span_id} ${tab}`} on=${detail}>${html`<${Drawn} draw=${shown} />`}<//>
     <//>

@@ -12,9 +12,9 @@ function Piece({ op, text }) {
 /** A word diff, `[[op, text], …]` with "=", "-" or "+" for op; nothing where both are without one. */
 export function Diff({ title, diff }) {
   if (!diff?.length) return null;
-  const isSame = diff.every(([op]) => op === "=");
-  return html`<section class="diff" aria-label=${title}>
-    <h3 class="label">${title}${isSame && html`<span class="quiet"> · the same in both</span>`}</h3>
-    <p class="diff-text">${diff.map(([op, text]) => html`<${Piece} op=${op} text=${text} />`)}</p>
-  </section>`;
+  const text = html`<p class="diff-text">${diff.map(([op, text]) => html`<${Piece} op=${op} text=${text} />`)}</p>`;
+  if (diff.every(([op]) => op === "=")) {
+    return html`<details class="diff"><summary class="label">${title} · the same in both</summary>${text}</details>`;
+  }
+  return html`<section class="diff" aria-label=${title}><h3 class="label">${title}</h3>${text}</section>`;
 }

@@ -115,8 +115,8 @@ export function FilterBar({ search, words, filters, chips }) {
         html`<${Choice} name="project" label="Project" value=${filters.project}
         options=${optionsOf("project", choices.projects)} />`
       }
-      <${More} filters=${filters} />
     </div>
+    <${More} filters=${filters} />
     ${
       chips.length > 0 &&
       html`<p class="chips">

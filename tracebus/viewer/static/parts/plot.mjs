@@ -9,6 +9,12 @@ const HEIGHT = 180;
 const SHADES = ["--line-1", "--line-2", "--line-3", "--line-4", "--line-5"];
 const DASHES = [[], [6, 3], [2, 3], [8, 3, 2, 3], [1, 2]];
 const TABLE_ROWS = 48;
+/** Round durations, in nanoseconds: a tenth of a millisecond to two days. */
+const ROUND = [
+  ...[1e5, 1e6, 1e7, 1e8].flatMap((one) => [one, 2 * one, 5 * one]),
+  ...[1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 18000, 36000, 86400, 172800].map((one) => one * 1e9),
+];
+const COARSE = [1e5, 1e6, 1e7, 1e8, ...[1, 10, 60, 600, 3600, 36000, 172800].map((one) => one * 1e9)];
 
 const timeOf = (seconds, grain) => {
   const text = new Date(seconds * 1000).toLocaleString("sv-SE");
@@ -17,8 +23,12 @@ const timeOf = (seconds, grain) => {
 
 function axis(extra) {
   const font = `11px ${getComputedStyle(document.body).fontFamily}`;
-  return { stroke: colour("--quiet"), grid: { stroke: colour("--rule"), width: 1 }, ticks: { show: false }, font, ...extra };
+  const grid = { stroke: colour("--rule"), width: 1, filter: everyOne };
+  return { stroke: colour("--quiet"), grid, ticks: { show: false }, font, filter: everyOne, ...extra };
 }
+
+/** A logarithmic axis would keep only powers of ten. */
+const everyOne = (plot, splits) => splits;
 
 /** Stacked, the topmost first, because what is drawn later covers what is below it. */
 function stacked(series) {
@@ -30,23 +40,40 @@ function stacked(series) {
   return drawn.reverse();
 }
 
-function optionsFor({ series, say, seconds, width, onPoint, isBars }) {
+/** A logarithmic scale of durations, in nanoseconds, between round ones. */
+const DURATIONS = {
+  distr: 3,
+  range: (plot, low, high) =>
+    low == null ? [1e6, 1e9] : [ROUND.findLast((one) => one <= low) ?? ROUND[0], ROUND.find((one) => one > high) ?? high],
+};
+
+/** Where the lines of that scale are. */
+function roundBetween(low, high) {
+  const [coarse, fine] = [COARSE, ROUND].map((all) => all.filter((one) => one >= low && one <= high));
+  return fine.length > 6 ? coarse : fine;
+}
+
+function optionsFor({ series, say, seconds, width, onPoint, isBars, isLogarithmic }) {
   const drawn = series.map(({ shade, place }) => ({
     stroke: colour(shade),
     fill: isBars ? colour(shade) : undefined,
     width: isBars ? 0 : 1.5,
     dash: isBars ? [] : DASHES[place],
+    spanGaps: true,
     points: isBars ? { show: false } : { show: true, size: 4, fill: colour(shade) },
     paths: isBars ? uPlot.paths.bars({ size: [0.8, 32], align: 1 }) : undefined,
   }));
   return {
     width,
     height: HEIGHT,
+    padding: [8, 20, 0, 0],
     cursor: { drag: { x: false, y: false }, points: { size: 7 } },
     legend: { show: false },
     scales: {
       x: { time: true, range: (plot, low, high) => [low, high + (isBars ? seconds : 0)] },
-      y: { range: (plot, low, high) => [0, high > 0 ? high * 1.08 : 1] },
+      y: isLogarithmic
+        ? DURATIONS
+        : { range: (plot, low, high) => [0, high > 0 ? high * 1.08 : 1] },
     },
     axes: [
       axis({
@@ -58,7 +85,11 @@ function optionsFor({ series, say, seconds, width, onPoint, isBars }) {
           [1, "{HH}:{mm}", null, null, null, null, null, null, 1],
         ],
       }),
-      axis({ size: 62, values: (plot, ticks) => ticks.map((tick) => (tick === 0 ? "0" : say(tick))) }),
+      axis({
+        size: 62,
+        values: (plot, ticks) => ticks.map((tick) => (tick === 0 ? "0" : say(tick))),
+        ...(isLogarithmic && { splits: (plot, place, low, high) => roundBetween(low, high) }),
+      }),
     ],
     series: [{ label: "time" }, ...drawn],
     hooks: {
@@ -113,9 +144,20 @@ const coloured = (series) =>
 
 /**
  * `series` are `{name, values, shade, place}` over `times`, seconds since the epoch; `say` says a value; `filters` are those
- * of the traces that a point leads to, beside its time.
+ * of the traces that a point leads to, beside its time. `sayTick` says a round value, at a line of the plot.
  */
-export function Plot({ title, times, series: given, say, grain, seconds, filters, isBars = false }) {
+export function Plot({
+  title,
+  times,
+  series: given,
+  say,
+  sayTick = say,
+  grain,
+  seconds,
+  filters,
+  isBars = false,
+  isLogarithmic = false,
+}) {
   const box = useRef(null);
   const shade = theme.value;
   const series = useMemo(() => coloured(given), [given]);
@@ -128,11 +170,12 @@ export function Plot({ title, times, series: given, say, grain, seconds, filters
     const drawn = isBars ? stacked(series) : series;
     const options = optionsFor({
       series: drawn,
-      say,
+      say: sayTick,
       seconds,
       width: place.clientWidth,
       onPoint: (index) => go(hrefAt(index)),
       isBars,
+      isLogarithmic,
     });
     const plot = new uPlot(options, [times, ...drawn.map(({ values }) => values)], place);
     const observer = new ResizeObserver(() => plot.setSize({ width: place.clientWidth, height: HEIGHT }));

@@ -1,10 +1,12 @@
-// Text as people read it: code, lists, headings and emphasis of Markdown, lightly. And what was left out of it, said.
+// Text as people read it: code, lists, headings and emphasis of Markdown, lightly. What was left out of it is said, and what
+// was searched for is marked.
 //
 // A text becomes elements made here with text inside, never HTML of its own; links and images stay the text they are, so
 // that no answer of a model can make the browser ask another host.
 
 import { html, useState } from "../html.mjs";
 import { number } from "../figures.mjs";
+import { firstHit, piecesOf } from "../hits.mjs";
 
 /** A longer text is folded. */
 const SHOWN_CHARACTERS = 6000;
@@ -14,21 +16,27 @@ const INLINE = /(`[^`\n]+`|\*\*[^*\n]+\*\*|(?<![\w*])\*(?=\S)[^*\n]+(?<=\S)\*(?!
 const BULLET = /^\s*(?:[-*•]|\d+[.)])\s+/;
 const HEADING = /^#{1,6}\s+/;
 
-function mark(piece, index) {
-  if (index % 2 === 0) return piece;
+const marked = (piece, index) => (index % 2 ? html`<mark class="hit">${piece}</mark>` : piece);
+
+function said(piece, index) {
+  if (index % 2 === 0) return piecesOf(piece).map(marked);
   if (piece.startsWith("*"))
     return html`<mark class="left-out" title="A secret was masked before it was stored">masked</mark>`;
   const of = piece.slice(2, -1).replace(/\d+/, (digits) => number(Number(digits)));
   return html`<mark class="left-out" title="The rest was not stored">… cut, of ${of}</mark>`;
 }
 
-/** A text in which what was masked or cut is said. */
-export function Plain({ text }) {
-  const pieces = String(text).split(LEFT_OUT);
-  return pieces.length === 1 ? pieces[0] : pieces.map(mark);
+/** The first that was masked or cut in a value, said; nothing where all of it is there. */
+export function LeftOut({ value }) {
+  const found = LEFT_OUT.exec(JSON.stringify(value) ?? "");
+  return found && said(found[0], 1);
 }
 
-function inline(text) {
+/** A text in which what was masked or cut is said, and what was searched for is marked. */
+export const Plain = ({ text }) => String(text).split(LEFT_OUT).map(said);
+
+/** A line with its code and its emphasis. */
+export function inline(text) {
   return text.split(INLINE).map((piece, index) => {
     if (index % 2 === 0 || LEFT_OUT.test(piece)) return html`<${Plain} text=${piece} />`;
     if (piece.startsWith("`")) return html`<code><${Plain} text=${piece.slice(1, -1)} /></code>`;
@@ -68,8 +76,8 @@ function code(block) {
 
 /** A text with light formatting; whole, as it is, when `isRaw`. */
 export function Prose({ text, isRaw = false }) {
-  const [isWhole, setIsWhole] = useState(false);
   const whole = String(text);
+  const [isWhole, setIsWhole] = useState(() => firstHit(whole) >= SHOWN_CHARACTERS);
   const isCut = !isWhole && whole.length > SHOWN_CHARACTERS * 1.2;
   const shown = isCut ? whole.slice(0, SHOWN_CHARACTERS) : whole;
   const more = html`<button class="faint" type="button" onClick=${() => setIsWhole(true)}>

@@ -5,6 +5,7 @@ import { Component, html } from "../html.mjs";
 import { duration, elapsed, iso, moment, when } from "../figures.mjs";
 import { glyphOf, hasFailed, kindWord, wordOf } from "../words.mjs";
 import { notify } from "../notices.mjs";
+import { inline } from "./prose.mjs";
 
 export function Status({ status, isSpoken = true }) {
   const shade = hasFailed(status) ? "failed" : status === "open" ? "open" : "calm";
@@ -27,10 +28,14 @@ export function Kind({ kind }) {
   return html`<span class="kind">${kindWord(kind)}</span>`;
 }
 
-/** One thing that went wrong, or is not there, in words. */
+const capitalised = (text) => text.replace(/^\p{Ll}/u, (letter) => letter.toUpperCase());
+
+/** One thing that went wrong, or is not there, in words: what it is, and behind a colon why, or what to do. */
 export function Trouble({ error, children }) {
+  const [, what = "", more = ""] = /^(.+?)(?:: (.+))?$/su.exec(error.message) ?? [];
   return html`<div class="notice" role="alert">
-    <p class="notice-head">${error.message}</p>
+    <p class="notice-head">${inline(capitalised(what))}</p>
+    ${more && html`<p class="notice-more">${inline(capitalised(more))}</p>`}
     ${children}
   </div>`;
 }

@@ -3,13 +3,14 @@
 import { now } from "../clock.mjs";
 import { number } from "../figures.mjs";
 import { html } from "../html.mjs";
+import { isNarrow } from "../width.mjs";
 import { Rows } from "./rows.mjs";
-import { TreeRow } from "./waterfall.mjs";
+import { Axis, stepOf, TreeRow } from "./waterfall.mjs";
 
-const ROW = 26;
+const [ROW, HEAD] = [26, 24];
 
 /** Return how high the pane is with so many rows, in pixels. */
-export const heightOf = (rows) => Math.max(rows, 3) * ROW + 12;
+export const heightOf = (rows) => Math.max(rows, 3) * ROW + HEAD + 8;
 
 function RowToCome() {
   return html`<div class="row tree-row to-come" role="row"><span role="gridcell">…</span></div>`;
@@ -47,12 +48,15 @@ export function TreePane({ tree, total, selected, hasFocus, onSelect }) {
       onFold=${(which, isFolded) => tree.fold(which, isFolded)}
     />`;
   };
-  return html`<div class="tree">
+  const step = stepOf(lasts, isNarrow.value ? 2 : 5);
+  return html`<div class="tree" style=${{ "--step": `${(step / lasts) * 100}%` }}>
     <${Rows}
       role="treegrid"
       label="Runs of the trace"
       count=${length}
       rowHeight=${ROW}
+      head=${html`<${Axis} step=${step} total=${lasts} />`}
+      headHeight=${HEAD}
       row=${row}
       selected=${selected}
       hasFocus=${hasFocus}

@@ -1,12 +1,40 @@
-// A row of the tree: a run's name at its depth, and the bar of its time.
+// A row of the tree: a run's name at its depth, and the bar of its time. Above the rows, the times that the bars stand at.
 
 import { now } from "../clock.mjs";
 import { html } from "../html.mjs";
-import { duration } from "../figures.mjs";
+import { duration, tick } from "../figures.mjs";
 import { hasFailed, isModel, kindWord, wordOf } from "../words.mjs";
 import { Lasting } from "./small.mjs";
 
 const DEEPEST_INDENT = 12;
+
+const SECOND = 1e9;
+const ROUND = [1, 2, 5];
+const MINUTE = 60 * SECOND;
+const ROUND_MINUTES = [1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1440, 2880, 7200, 14400].map((one) => one * MINUTE);
+
+/** Return the time from one line to the next, in nanoseconds: a round one that leaves at most so many lines. */
+export function stepOf(total, most) {
+  const least = total / (most + 0.5);
+  const power = 10 ** Math.floor(Math.log10(least));
+  const decimal = [...ROUND.map((one) => one * power), 10 * power].find((step) => step >= least);
+  return decimal < MINUTE ? decimal : (ROUND_MINUTES.find((step) => step >= least) ?? decimal);
+}
+
+/** The row of headings: where in time the lines stand. */
+export function Axis({ step, total }) {
+  const ticks = Array.from({ length: Math.floor(total / step) }, (_, index) => (index + 1) * step);
+  return html`<div class="row tree-row head" role="row">
+    <span role="columnheader"><span class="unseen">run</span></span>
+    <span class="bar-cell axis" role="columnheader">
+      <span class="unseen">when</span>
+      ${ticks.map(
+        (ns) => html`<span key=${ns} aria-hidden="true" style=${{ width: `${(ns / total) * 100}%` }}>${tick(ns)}</span>`,
+      )}
+    </span>
+    <span role="columnheader"><span class="unseen">duration</span></span>
+  </div>`;
+}
 
 function Bar({ run, begin, total }) {
   const ends = run.status === "open" ? now.value * 1e6 : run.started_ns + (run.duration_ns ?? 0);
@@ -39,13 +67,13 @@ export function TreeRow({ row, place, total, span, isSelected, isFolded, onSelec
     role="row"
     key=${run.span_id}
     aria-level=${depth + 1}
-    aria-rowindex=${place + 1}
+    aria-rowindex=${place + 2}
     aria-expanded=${hasChildren ? String(!isFolded) : undefined}
     aria-selected=${isSelected}
     tabindex=${isSelected ? 0 : -1}
     onClick=${() => onSelect(run.span_id)}
   >
-    <span class="tree-name" role="gridcell" style=${{ paddingLeft: `${indent * 14}px` }}>
+    <span class="tree-name" role="gridcell" style=${{ "--depth": indent }}>
       ${
         hasChildren
           ? html`<span class="twist" aria-hidden="true" onClick=${twist}>${isFolded ? "▸" : "▾"}</span>`
@@ -57,7 +85,7 @@ export function TreeRow({ row, place, total, span, isSelected, isFolded, onSelec
       <span class="unseen">, ${what.join(", ")}</span>
       ${!hasChildren && html`<span class="tree-hint">${run.model ?? ""}</span>`}
     </span>
-    <span role="gridcell"><${Bar} run=${run} begin=${span.begin} total=${total} /></span>
+    <span class="bar-cell" role="gridcell"><${Bar} run=${run} begin=${span.begin} total=${total} /></span>
     <span class="number" role="gridcell"><${Lasting} of=${run} /></span>
   </div>`;
 }

@@ -67,7 +67,9 @@ function Difference({ left, right }) {
         <tr>
           <th scope="row">status</th>
           ${[left, right].map(
-            ({ status }) => html`<td class="number"><${Status} status=${status} isSpoken=${false} /> ${wordOf(status)}</td>`,
+            ({ status }) => html`<td class=${`number ${left.status === right.status ? "" : "left-out"}`}>
+              <${Status} status=${status} isSpoken=${false} /> ${wordOf(status)}
+            </td>`,
           )}
         </tr>
         ${FIGURES.map(([name, say]) => [name, say(left), say(right)])
@@ -75,7 +77,9 @@ function Difference({ left, right }) {
           .map(
             ([name, ...said]) => html`<tr key=${name}>
               <th scope="row">${name}</th>
-              ${said.map((one) => html`<td class="number">${one}</td>`)}
+              ${said.map(
+                (one) => html`<td class=${`number ${name === "model" && said[0] !== said[1] ? "left-out" : ""}`}>${one}</td>`,
+              )}
             </tr>`,
           )}
         <tr>

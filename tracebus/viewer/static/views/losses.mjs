@@ -20,7 +20,7 @@ function Summary({ about }) {
     ${
       about.lost_runs > 0 &&
       html`<li>
-      <strong>${count(about.lost_runs, "run")}</strong> lost: the process died before they ended.
+      <strong>${count(about.lost_runs, "run")}</strong>${" lost: the process died before they ended. "}
       <a href=${hrefOf([], { status: "lost" })}>Show them</a>
     </li>`
     }
@@ -72,9 +72,9 @@ export function Losses() {
       </tbody>
     </table></div>
     <h2 class="label">store</h2>
+    <p class="file">${about.path}</p>
     <${Facts}
       facts=${[
-        ["file", about.path],
         ["size", size(about.size_bytes)],
         ["traces", number(about.traces)],
         ["runs", number(about.runs)],

@@ -37,7 +37,7 @@ export function Sessions() {
           <p class="notice-head">No conversation is here yet.</p>
           <p>Give the runs of one a name, and they are shown together: <code>with scope(session_id="s-1"): …</code></p>
         </div>`
-        : html`<div class="table-box"><table class="table" ref=${table}>
+        : html`<div class="table-box"><table class="table sessions" ref=${table}>
           <${Headings} texts=${["session", "user"]} numbers=${["turns", "failed", "tokens", "cost", "last"]} />
           <tbody>
             ${page.items.map(
@@ -94,7 +94,10 @@ function Turn({ turn }) {
     <div class="turn-line">
       <a href=${traceHref(trace.trace_id)}><${Status} status=${trace.status} /> ${trace.name ?? "trace"}</a>
       <span class="quiet"><${Lasting} of=${trace} /></span>
-      ${trace.first_token_ns != null && html`<span class="quiet">first token ${duration(trace.first_token_ns)}</span>`}
+      ${
+        trace.first_token_ns != null &&
+        html`<span class="quiet wide-only">first token ${duration(trace.first_token_ns)}</span>`
+      }
       ${trace.tokens.total != null && html`<span class="quiet">${number(trace.tokens.total)} tokens</span>`}
       <span class="quiet">${costOf(trace)}</span>
       <span class="quiet"><${When} ns=${trace.started_ns} /></span>
@@ -142,7 +145,10 @@ export function Session({ session }) {
         onClick=${() => back(hrefOf(["sessions"]))}>←</button>
       <h1>${about.session_id}</h1>
       <p class="fact-line">
-        ${about.user_id != null && html`<span>user ${about.user_id}</span>`}
+        ${
+          about.user_id != null &&
+          html`<span><a href=${hrefOf([], { user_id: about.user_id })}>user ${about.user_id}</a></span>`
+        }
         <span>${count(about.traces, "turn")}</span>
         <span>${about.total_tokens ? `${number(about.total_tokens)} tokens` : ""}</span>
         <span>${costOf(about)}</span>

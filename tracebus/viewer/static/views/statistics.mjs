@@ -3,10 +3,10 @@
 import { address, go, withQuery } from "../address.mjs";
 import { useAnswer } from "../api.mjs";
 import { html, useEffect, useMemo } from "../html.mjs";
-import { cost, costOf, duration, number } from "../figures.mjs";
+import { cost, costOf, duration, number, tick } from "../figures.mjs";
 import { onChanges } from "../live.mjs";
 import { Plot } from "../parts/plot.mjs";
-import { Loading, Trouble } from "../parts/small.mjs";
+import { Facts, Loading, Trouble } from "../parts/small.mjs";
 import { bucketsOf, groupsOf, secondsOf, valuesOf } from "../series.mjs";
 import { kindWord } from "../words.mjs";
 
@@ -19,6 +19,8 @@ const RANGES = [
 const GROUPS = ["model", "name", "kind"];
 const LINES = 5;
 const REREAD_MS = 5000;
+/** What is faster is drawn as this: a logarithmic scale has no zero. */
+const FASTEST_NS = 1e5;
 const EMPTY_NAMES = { model: "no model", name: "no name", kind: "no kind" };
 
 function Picker({ label, options, chosen, field }) {
@@ -91,6 +93,24 @@ function Groups({ rows, by, only }) {
   </table></div>`;
 }
 
+const lasting = (field) => (one) => (one[field] == null ? null : Math.max(one[field], FASTEST_NS));
+
+function Summary({ of }) {
+  if (!of) return null;
+  return html`<${Facts}
+    facts=${[
+      ["runs", number(of.runs)],
+      ["failed", of.errors > 0 && html`<span class="failed">${failuresOf(of)}</span>`],
+      ["p50", duration(of.p50_ns)],
+      ["p95", duration(of.p95_ns)],
+      ["first token p50", duration(of.first_token_p50_ns)],
+      ["tokens in", of.input_tokens ? number(of.input_tokens) : ""],
+      ["tokens out", of.output_tokens ? number(of.output_tokens) : ""],
+      ["cost", costOf(of)],
+    ]}
+  />`;
+}
+
 function Plots({ all, grouped, rows, by, only, times, grain }) {
   const seconds = secondsOf(grain);
   const filters = only === null ? {} : { [by]: only };
@@ -101,7 +121,7 @@ function Plots({ all, grouped, rows, by, only, times, grain }) {
         ["p50", "p50_ns", "--line-1"],
         ["p95", "p95_ns", "--line-2"],
         ["p99", "p99_ns", "--line-3"],
-      ].map(([name, field, shade]) => ({ name, shade, values: valuesOf(all, times, (one) => one[field], null) })),
+      ].map(([name, field, shade]) => ({ name, shade, values: valuesOf(all, times, lasting(field), null) })),
     [all, times],
   );
   const places = useMemo(
@@ -124,7 +144,8 @@ function Plots({ all, grouped, rows, by, only, times, grain }) {
     [all, times],
   );
   return html`<div class="plots">
-    <${Plot} title="Latency" ...${shared} series=${percentiles} say=${duration} />
+    <${Plot} title="Latency" ...${shared} series=${percentiles} say=${duration} sayTick=${tick}
+      isLogarithmic=${true} />
     <${Plot} title=${`Tokens by ${by}`} ...${shared} series=${tokens} say=${number} isBars=${true} />
     <${Plot} title=${`Cost by ${by}`} ...${shared} series=${costs} say=${cost} isBars=${true} />
     <${Plot} title="Failed runs" ...${shared} filters=${{ ...filters, status: "error" }} series=${errors} say=${number}
@@ -140,6 +161,7 @@ export function Statistics() {
   const { begin, grain, since_ns } = useTimes(range);
   const chosen = only === null ? {} : { [by]: only };
   const table = useAnswer("statistics", { by, since_ns });
+  const total = useAnswer("statistics", { since_ns, ...chosen });
   const all = useAnswer("points", { grain, since_ns, ...chosen });
   const grouped = useAnswer("points", { by, grain, since_ns, ...chosen });
 
@@ -149,7 +171,7 @@ export function Statistics() {
     const stop = onChanges(() => {
       timer ||= setTimeout(() => {
         timer = 0;
-        for (const one of [table, all, grouped]) one.reload();
+        for (const one of [table, total, all, grouped]) one.reload();
       }, REREAD_MS);
     });
     return () => {
@@ -158,8 +180,9 @@ export function Statistics() {
     };
   }, []);
 
-  const error = table.error ?? all.error ?? grouped.error;
-  const [rows, points, parts] = [table.data ?? table.previous, all.data ?? all.previous, grouped.data ?? grouped.previous];
+  const asked = [table, total, all, grouped];
+  const error = asked.find((one) => one.error)?.error;
+  const [rows, sums, points, parts] = asked.map(({ data, previous }) => data ?? previous);
   const times = useMemo(() => bucketsOf(points ?? [], grain, begin), [points, grain, begin]);
   return html`<main class="view page">
     <header class="page-head">
@@ -177,11 +200,12 @@ export function Statistics() {
     ${
       error
         ? html`<${Trouble} error=${error} />`
-        : !rows || !points || !parts
+        : !rows || !sums || !points || !parts
           ? html`<${Loading} />`
           : rows.length === 0
             ? html`<div class="notice"><p class="notice-head">No runs have ended in this time.</p></div>`
-            : html`<${Plots} all=${points} grouped=${parts} rows=${rows} by=${by} only=${only} times=${times} grain=${grain} />
+            : html`<${Summary} of=${sums[0]} />
+              <${Plots} all=${points} grouped=${parts} rows=${rows} by=${by} only=${only} times=${times} grain=${grain} />
               <${Groups} rows=${rows} by=${by} only=${only} />`
     }
   </main>`;

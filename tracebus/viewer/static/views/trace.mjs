@@ -1,6 +1,6 @@
 // A trace: its tree with the waterfall at the left, the run that is selected at the right.
 
-import { address, back, go, hrefOf, runHref, sessionHref, traceHref } from "../address.mjs";
+import { address, back, go, hrefOf, runHref, traceHref, withQuery } from "../address.mjs";
 import { pathOf, useAnswer } from "../api.mjs";
 import { html, useEffect, useMemo, useRef, useState } from "../html.mjs";
 import { costOf, count, number } from "../figures.mjs";
@@ -9,7 +9,7 @@ import { onChanges } from "../live.mjs";
 import { isMarked, toggleMark } from "../marked.mjs";
 import { announce, notify } from "../notices.mjs";
 import { DeleteDialog } from "../parts/deleting.mjs";
-import { Detail, TABS } from "../parts/detail.mjs";
+import { Detail, TABS, whoseOf } from "../parts/detail.mjs";
 import { copy, Lasting, Loading, Status, Trouble, When } from "../parts/small.mjs";
 import { Split } from "../parts/split.mjs";
 import { heightOf, TreePane } from "../parts/treepane.mjs";
@@ -40,29 +40,45 @@ function Head({ trace, onReplay, onNextFailing, onCopy }) {
       html`<button type="button" class="faint failed" onClick=${onNextFailing}>${trace.errors} failed</button>`,
     trace.masked > 0 && html`<span class="left-out">${count(trace.masked, "secret")} masked</span>`,
     trace.cut > 0 && html`<span class="left-out">${count(trace.cut, "run")} cut</span>`,
-    trace.session_id != null && html`<a href=${sessionHref(trace.session_id)}>session ${trace.session_id}</a>`,
+    ...whoseOf(trace),
     html`<${When} ns=${trace.started_ns} />`,
   ].filter(Boolean);
+  const search = address.value.query.get("q");
   return html`<header class="view-head">
     <button type="button" class="faint back" aria-label="Back to the list" onClick=${() => back(hrefOf([]))}>←</button>
     <${Status} status=${trace.status} />
-    <h1>${trace.name ?? "trace"}</h1>
+    <h1 title=${trace.name}>${trace.name ?? "trace"}</h1>
     <p class="fact-line">${facts.map((fact, index) => html`<span key=${index}>${fact}</span>`)}</p>
+    ${
+      search &&
+      html`<button type="button" class="chip hit" aria-label=${`No longer mark what was searched for: ${search}`}
+        onClick=${() => go(withQuery({ q: null }), { replace: true })}>${search} <span aria-hidden="true">×</span></button>`
+    }
     <div class="actions">
       ${streamed > 0 && html`<button type="button" class="faint" onClick=${onReplay}>replay</button>`}
       <button type="button" class="faint" aria-pressed=${isMarked(trace.trace_id)}
         onClick=${() => toggleMark(trace)}>compare</button>
-      <button type="button" class="faint" onClick=${onCopy}>copy link</button>
+      <button type="button" class="faint wide-only" onClick=${onCopy}>copy link</button>
       <button type="button" class="faint" onClick=${() => setIsAsked(true)}>delete</button>
     </div>
     ${isAsked && html`<${DeleteDialog} trace=${trace} onClose=${() => setIsAsked(false)} />`}
   </header>`;
 }
 
+/** The span of the run that a replay plays: the one selected, with what is below it, else the first that has streamed. */
+function streamedOf(tree, selected) {
+  if (selected?.run.streamed > 0) return selected.run.span_id;
+  const below = selected ? tree.streamedBelow(selected.run.span_id) : [];
+  if (below.length > 1) return selected.run.span_id;
+  return (below[0] ?? tree.rows.value.find(({ run }) => run.streamed > 0)?.run)?.span_id ?? null;
+}
+
 /** What can be done in a trace, by key or by button, as things are now. */
 function commandsOf({ asked, tree, shown, selected, span, tab, setHasFocus, setWanted }) {
   const open = (run, nextTab = tab) =>
-    go(runHref(asked, run, { tab: nextTab === "messages" ? null : nextTab }), { replace: true });
+    go(runHref(asked, run, { q: address.value.query.get("q"), tab: nextTab === "messages" ? null : nextTab }), {
+      replace: true,
+    });
   const choose = (index) => {
     const row = shown[Math.max(0, Math.min(shown.length - 1, index))];
     setHasFocus(true);
@@ -90,18 +106,31 @@ function commandsOf({ asked, tree, shown, selected, span, tab, setHasFocus, setW
     announce(`Failed: ${rows[place].run.name}`);
   };
   const replay = () => {
-    const isStreamed = (row) => row?.run.streamed > 0;
-    const row = isStreamed(shown[selected]) ? shown[selected] : tree.rows.value.find(isStreamed);
-    if (!row) {
+    const streamed = streamedOf(tree, shown[selected]);
+    if (streamed === null) {
       notify("Nothing was streamed in this trace");
       return;
     }
-    open(row.run.span_id, "timing");
+    open(streamed, "timing");
     setWanted((before) => before + 1);
   };
   const copyLink = () => copy(new URL(span ? runHref(asked, span) : traceHref(asked), window.location.href).href, "link");
   const showTab = (name) => span && open(span, name);
   return { open, choose, fold, nextFailing, replay, copyLink, showTab };
+}
+
+/** Return what carries out a command by its name: at once, or as soon as the tree is there to do it in. */
+function useCommands(does, tree) {
+  const isThere = tree.after.value !== undefined;
+  const asked = useRef(null);
+  useEffect(() => {
+    if (isThere && asked.current) does[asked.current]();
+    asked.current = null;
+  }, [isThere]);
+  return (name) => () => {
+    if (isThere) does[name]();
+    else asked.current = name;
+  };
 }
 
 /** Keep a trace as it is in the store; returns whether it was deleted. */
@@ -138,7 +167,9 @@ export function Trace({ trace: asked, run: askedRun }) {
   const told = detail.data ?? detail.previous;
 
   const tab = TABS.includes(address.value.query.get("tab")) ? address.value.query.get("tab") : "messages";
+  const below = tab === "timing" && told ? tree.streamedBelow(told.run.span_id) : [];
   const does = commandsOf({ asked, tree, shown, selected, span, tab, setHasFocus, setWanted });
+  const command = useCommands(does, tree);
 
   useKeys({
     j: () => does.choose(selected + 1),
@@ -153,8 +184,8 @@ export function Trace({ trace: asked, run: askedRun }) {
     ArrowRight: () => does.fold(false),
     Enter: () => document.querySelector(".detail-body")?.focus(),
     Escape: () => back(hrefOf([])),
-    e: does.nextFailing,
-    r: does.replay,
+    e: command("nextFailing"),
+    r: command("replay"),
     c: does.copyLink,
     x: () => trace && toggleMark(trace),
     ...Object.fromEntries(TABS.map((name, index) => [String(index + 1), () => does.showTab(name)])),
@@ -163,6 +194,9 @@ export function Trace({ trace: asked, run: askedRun }) {
   useEffect(() => {
     document.title = `${trace?.name ?? "trace"} · tracebus`;
   }, [trace?.name]);
+  useEffect(() => {
+    document.querySelector(".detail-body mark.hit")?.scrollIntoView({ block: "nearest" });
+  }, [told?.run.span_id, tab]);
 
   const error = isGone ? new Error("This trace was deleted.") : (summary.error ?? tree.error.value);
   if (error) {
@@ -173,7 +207,8 @@ export function Trace({ trace: asked, run: askedRun }) {
   if (!trace) return html`<main class="view"><${Loading} /></main>`;
   const missing = askedRun && selected < 0 && tree.after.value === null && detail.error;
   return html`<main class=${`view trace ${hasFailed(trace.status) ? "has-failed" : ""}`}>
-    <${Head} trace=${trace} onReplay=${does.replay} onNextFailing=${does.nextFailing} onCopy=${does.copyLink} />
+    <${Head} trace=${trace} onReplay=${command("replay")} onNextFailing=${command("nextFailing")}
+      onCopy=${does.copyLink} />
     <${Split}
       name="trace"
       label="Width of the tree"
@@ -189,7 +224,8 @@ export function Trace({ trace: asked, run: askedRun }) {
         missing || (detail.error && !told)
           ? html`<${Trouble} error=${detail.error} />`
           : told
-            ? html`<${Detail} detail=${told} tab=${tab} onTab=${does.showTab} wanted=${wanted} />`
+            ? html`<${Detail} detail=${told} trace=${trace} below=${below} tab=${tab} onTab=${does.showTab}
+                wanted=${wanted} />`
             : html`<${Loading} />`
       }
     />

@@ -47,11 +47,13 @@ function TraceCells({ trace }) {
     <span class="cell-when number" role="gridcell"><${When} ns=${trace.started_ns} /></span>`;
 }
 
+/** The address of a run with what was searched for, which is marked there, too. */
+const hitHref = (run) => runHref(run.trace_id, run.span_id, { q: address.value.query.get("q") });
+
 function RunCells({ run }) {
   return html`<span class="cell-status" role="gridcell"><${Status} status=${run.status} /></span>
     <span class="cell-name" role="gridcell">
-      <a class=${`name ${isModel(run.kind) ? "model" : ""}`} tabindex="-1"
-        href=${runHref(run.trace_id, run.span_id)}>${run.name}</a>
+      <a class=${`name ${isModel(run.kind) ? "model" : ""}`} tabindex="-1" href=${hitHref(run)}>${run.name}</a>
       <span class="quiet small"> ${kindWord(run.kind)}</span>
     </span>
     <span class="cell-text" role="gridcell">
@@ -78,7 +80,7 @@ const TRACES = {
 const RUNS = {
   path: "search",
   idOf: (run) => `${run.trace_id}/${run.span_id}`,
-  hrefOf: (run) => runHref(run.trace_id, run.span_id),
+  hrefOf: hitHref,
   cells: (run) => html`<${RunCells} run=${run} />`,
 };
 
@@ -192,9 +194,14 @@ export function Traces() {
 
   const error = listing.error.value;
   const isEmpty = isPlain && items?.length === 0;
+  const isForeign = error?.status === 409;
   return html`<main class="view list">
     <h1 class="unseen">${words ? "Search" : "Traces"}</h1>
-    ${!isEmpty && html`<${FilterBar} search=${search} words=${words} filters=${filters} chips=${chipsOf(filters)} />`}
+    ${
+      !isEmpty &&
+      !isForeign &&
+      html`<${FilterBar} search=${search} words=${words} filters=${filters} chips=${chipsOf(filters)} />`
+    }
     ${
       isPaused.value &&
       html`<p class="banner">
@@ -205,14 +212,15 @@ export function Traces() {
     ${
       marked.value.length > 0 &&
       html`<p class="banner">
-      Marked <strong>${marked.value[0].name ?? "a trace"}</strong>: press x on another one to compare.
+      Marked <strong>${marked.value[0].name ?? "a trace"}</strong>: press x on another one, or compare in it.
       <button type="button" class="faint" onClick=${() => toggleMark(marked.value[0])}>unmark</button>
     </p>`
     }
     ${
       error
         ? html`<${Trouble} error=${error}>
-          ${isPlain ? null : html`<p><a href=${hrefOf([])}>Take all filters away</a></p>`}
+          ${isForeign && html`<p class="quiet">To look at another one: <code>tracebus ui --db path/to/traces.db</code></p>`}
+          ${isPlain || isForeign ? null : html`<p><a href=${hrefOf([])}>Take all filters away</a></p>`}
         <//>`
         : isEmpty
           ? html`<${Empty} path=${info.value?.path} trouble=${trouble.value} />`
