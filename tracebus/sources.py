@@ -13,6 +13,7 @@ from weakref import ref
 from . import runs
 from .late import logging, uuid
 from .runs import Run, Scope, Status, Usage, get_current, innermost, set_current
+from .scopes import InnerScope
 from .signals import Hook, bus
 from .tracing import ASYNC, SYNC, Colour, Pending, Source, end_run, fail_run, open_run, say, say_own_token, say_start, settle
 
@@ -320,13 +321,5 @@ def _with_ids(outside: Run | Scope | None, session_id: str | None, user_id: str 
     around = outside._scope if isinstance(outside, Run) else outside or runs.ROOT_SCOPE
     if session_id in (None, around.session_id) and user_id in (None, around.user_id):
         return outside  # as everything nested in a run that brought them here
-    return Scope(
-        outside if isinstance(outside, Run) else around.run,
-        route=around.route,
-        tags=around.tags,
-        metadata=around.metadata,
-        session_id=session_id or around.session_id,
-        user_id=user_id or around.user_id,
-        remote=around.remote,
-        outside=outside,
-    )
+    run = outside if isinstance(outside, Run) else around.run
+    return InnerScope(around, run, remote=around.remote, outside=outside, session_id=session_id, user_id=user_id)
