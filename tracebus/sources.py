@@ -212,14 +212,6 @@ class Reporter:
         run = self._taken(key, output, usage, model)
         return None if run is None else _settled(run, fail_run(run, colour, error, status))
 
-    def open_keys(self, within: Hashable) -> list[Hashable]:
-        """Return the keys of the open runs nested in the run ``within``, the innermost first."""
-        ancestor = self.find(within)
-        if ancestor is None:
-            return []
-        nested = [key for key, run in list(self._open.items()) if run is not ancestor and runs.is_inside(run, ancestor)]
-        return nested[::-1]  # a child starts after its parent
-
     def warn_once(self, about: str, message: str, *values: object) -> None:
         """Log a warning, the first time that it is ``about`` this."""
         if about not in self._warned:
