@@ -11,7 +11,8 @@ from typing import Any, Final
 from weakref import ref
 
 from . import runs
-from .late import logging, uuid
+from .counts import Throttle
+from .late import uuid
 from .runs import Run, Scope, Status, Usage, get_current, innermost, set_current
 from .scopes import InnerScope
 from .signals import Hook, bus
@@ -70,7 +71,7 @@ class Reporter:
         self._open: dict[Hashable, Run] = {}
         self._ended: dict[Hashable, ref[Run]] = {}
         self._sources: dict[tuple[str, str], LibrarySource] = {}
-        self._warned: set[str] = set()
+        self._warnings = Throttle()
         self._look_at = OPEN_KEPT
 
     def __len__(self) -> int:
@@ -214,9 +215,7 @@ class Reporter:
 
     def warn_once(self, about: str, message: str, *values: object) -> None:
         """Log a warning, the first time that it is ``about`` this."""
-        if about not in self._warned:
-            self._warned.add(about)
-            logging.getLogger("tracebus").warning(message, *values)
+        self._warnings.warn(about, message, *values)
 
     def current_in(self, current_key: Callable[[], Hashable | None]) -> Callable[[], None]:
         """Let the framework say, through ``current_key``, which of its runs is current here; return what ends that.
