@@ -40,11 +40,11 @@ test: lint types ## linter, types, the suite on each Python found, the wheel
 	done; \
 	test "$$tested" || $(MAKE) test-dev
 	@echo "── what does not depend on the Python version"
-	$(call pytest,dev,once and not long)
+	$(call pytest,dev,once and not long,,once)
 
 test-long: .venv/dev/.installed .venv/node/.installed ## what takes long: the full counts of the tests marked so
 	@echo "── full counts"
-	$(call pytest,dev,long,--timeout 600)
+	$(call pytest,dev,long,--timeout 600,long)
 
 test-litellm: .venv/litellm/.installed .venv/node/.installed ## litellm and what else needs an older openai
 	@echo "── litellm"
@@ -63,12 +63,15 @@ test-%: .venv/%/.installed .venv/node/.installed
 	@echo "── suite on $$(.venv/$*/bin/python --version)"
 	$(call pytest,$*,not long and not once)
 
-# Run the tests of environment $(1) that the marks $(2) select, with the options $(3). What measures time or memory
-# comes after the rest, by itself; 5 is pytest's "nothing was collected".
+# Run the tests of environment $(1) that the marks $(2) select, with the options $(3): of the files with the mark $(4),
+# or all. What measures time comes after the rest, by itself; 5 is pytest's "nothing was collected".
 define pytest
-@.venv/$(1)/bin/python -m pytest -q -m "$(2) and not alone" $(3) -n auto --maxprocesses 4 --dist worksteal
-@.venv/$(1)/bin/python -m pytest -q -m "$(2) and alone" $(3) || test $$? -eq 5
+@.venv/$(1)/bin/python -m pytest -q -m "$(2) and not alone" $(3) -n auto --maxprocesses 4 --dist worksteal $(call files,$(4))
+@.venv/$(1)/bin/python -m pytest -q -m "$(2) and alone" $(3) $(call files,alone) || test $$? -eq 5
 endef
+
+# To import all the others only to leave them out takes each process a quarter of a minute.
+files = $(if $(1),$$(grep -l "mark\.$(1)" tests/test_*.py tests/viewer/test_*.py))
 
 test-handlers: .venv/handlers/.installed ## LangChain handlers that others wrote, on the bus
 	@echo "── LangChain handlers of others on $$(.venv/handlers/bin/python --version)"

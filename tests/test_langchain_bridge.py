@@ -885,7 +885,6 @@ async def test_fifty_async_levels_end(recorded: Recording) -> None:
     assert sum(run.parent_id is None for run in recorded.runs) == 1
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("times", [1_000, pytest.param(100_000, marks=pytest.mark.long)])
 def test_scoped_uses_leave_nothing_behind(times: int) -> None:
     chain, heard = RunnableLambda(lambda value: value), [0]

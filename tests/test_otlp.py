@@ -29,7 +29,7 @@ from tracebus.runs import KINDS
 from tracebus.signals import isolated
 from tracebus.testing import deterministic
 
-pytestmark = pytest.mark.usefixtures("nobody_else_listens")
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("nobody_else_listens")]
 
 Exported = Callable[..., Sink]
 

@@ -15,7 +15,7 @@ from tracebus.outputs.otlp import export, sending
 from tracebus.outputs.store import save
 from tracebus.signals import isolated
 
-pytestmark = pytest.mark.usefixtures("nobody_else_listens")
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("nobody_else_listens")]
 
 
 @pytest.fixture

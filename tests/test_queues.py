@@ -257,7 +257,6 @@ os._exit(0)
 """
 
 
-@pytest.mark.alone
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this platform does not say how large a process is")
 @pytest.mark.parametrize("count", [30_000, pytest.param(1_000_000, marks=[pytest.mark.long, pytest.mark.timeout(600)])])
 def test_a_stuck_background_subscriber_costs_at_most_64_mib_and_one_warning(

@@ -453,7 +453,6 @@ def kept_after(use: Callable[[], None], uses: int) -> int:
 
 
 @MANY
-@pytest.mark.alone
 def test_many_scopes_leave_nothing_behind(uses: int) -> None:
     def use() -> None:
         with scope(callbacks=[lambda sender, event: None], tags=["t"], metadata={"k": 1}, user_id="u"), trace("a"):
@@ -463,7 +462,6 @@ def test_many_scopes_leave_nothing_behind(uses: int) -> None:
 
 
 @MANY
-@pytest.mark.alone
 def test_many_scopes_inside_one_leave_nothing_behind(uses: int) -> None:
     def use() -> None:
         with scope(callbacks=[lambda sender, event: None]), trace("a"):
@@ -474,7 +472,6 @@ def test_many_scopes_inside_one_leave_nothing_behind(uses: int) -> None:
 
 
 @MANY
-@pytest.mark.alone
 def test_many_scopes_around_one_callable_with_callbacks_leave_nothing_behind(uses: int) -> None:
     fn = traced(callbacks=[lambda sender, event: None])(lambda: None)
 
@@ -486,7 +483,6 @@ def test_many_scopes_around_one_callable_with_callbacks_leave_nothing_behind(use
 
 
 @MANY
-@pytest.mark.alone
 def test_one_scope_used_many_times_leaves_nothing_behind(uses: int) -> None:
     wrapped = scope(callbacks=[lambda sender, event: None])(traced(lambda: None))
     assert kept_after(wrapped, uses) < 200

@@ -24,7 +24,8 @@ def outcome(run_python: Callable, tmp_path: Path) -> Callable[[str, str], str]:
 
     def run(source: str, ci: str) -> str:
         (tmp_path / "test_it.py").write_text(source)
-        return run_python("-m", "pytest", "-q", env={"CI": ci}, check=False).stdout.splitlines()[-1]
+        env = {"CI": ci, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        return run_python("-m", "pytest", "-q", env=env, check=False).stdout.splitlines()[-1]
 
     return run
 

@@ -218,7 +218,6 @@ def test_sessions_and_users_are_inherited_by_what_is_nested(reporter: Reporter, 
     reporter.end("1")
 
 
-@pytest.mark.alone
 def test_ended_runs_are_let_go(reporter: Reporter) -> None:
     with tracebus.subscribe(lambda sender, event: None):
         for key in range(3_000):

@@ -332,6 +332,7 @@ def test_a_thread_that_ends_closes_its_connection(store: Path) -> None:
     assert open_connections() == before
 
 
+@pytest.mark.once
 @pytest.mark.alone
 @pytest.mark.timeout(120)
 def test_ten_pages_hold_up_no_writer_and_let_the_log_start_anew(path: Path, serve: Callable[..., Server]) -> None:
