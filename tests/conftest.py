@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from gates import Gate
 from hypothesis import settings
 
-from tracebus import flush
+from tracebus import flush, subscribe
 from tracebus.errors import WrongThreadError
+from tracebus.events import Event
+from tracebus.runs import open_runs, set_current
 from tracebus.signals import isolated
 
 ROOT = Path(__file__).parent.parent
@@ -53,6 +56,31 @@ def nobody_else_listens() -> Iterator[None]:
         flush(5)
         yield
         flush(5)
+
+
+@pytest.fixture
+def nothing_is_current() -> Iterator[None]:
+    """Keep what other tests subscribed, and what one that failed left open or current, out of this one; as the one above."""
+    open_runs.clear()
+    set_current(None)
+    with isolated():
+        yield
+
+
+@pytest.fixture
+def heard() -> Iterator[list[Event]]:
+    """Give all that is said in the test."""
+    events: list[Event] = []
+    with subscribe(lambda sender, event: events.append(event)):
+        yield events
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """Give a subscriber that stays in its first event until the test opens it, or ends."""
+    gate = Gate()
+    yield gate
+    gate.opened.set()
 
 
 @pytest.fixture

@@ -15,19 +15,10 @@ import pytest
 from tracebus import BaseCallbackHandler, current_run, scope, subscribe, trace, traced
 from tracebus.errors import ArgumentError, SubscriberError
 from tracebus.events import Event
-from tracebus.runs import ROOT_SCOPE, current_scope, get_current, open_runs, set_current
-from tracebus.signals import isolated
+from tracebus.runs import ROOT_SCOPE, current_scope, get_current
 
+pytestmark = pytest.mark.usefixtures("nothing_is_current")
 Events = list[Event]
-
-
-@pytest.fixture(autouse=True)
-def _nobody_else_listens() -> Iterator[None]:
-    # What a test that failed left open or current must not reach this one.
-    open_runs.clear()
-    set_current(None)
-    with isolated():
-        yield
 
 
 def recorder() -> tuple[Events, Callable[..., None]]:
