@@ -8,7 +8,7 @@
 
 VERSIONS ?= 3.11 3.12 3.13
 
-# .venv/dev holds the tools, .venv/3.12 the suite for that version. What each is installed with, other than [test]:
+# .venv/dev holds the tools and the suite for its own version, .venv/3.12 the suite for that version. What each is installed with, other than [test]:
 extra-dev = dev
 extra-demo = examples
 extra-bench = bench
@@ -34,8 +34,10 @@ demo: .venv/demo/.installed ## ask the README a question and watch: make demo AR
 	@.venv/demo/bin/python examples/ask_docs.py $(ARGS)
 
 test: lint types ## linter, types, the suite on each Python found, the wheel
-	@for version in $(VERSIONS); do \
-		if .ci/python $$version >/dev/null 2>&1; then $(MAKE) test-$$version || exit 1; tested=$$version; \
+	@dev=$$(.venv/dev/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	for version in $(VERSIONS); do \
+		suite=test-$$version; test $$version != $$dev || suite=test-dev; \
+		if .ci/python $$version >/dev/null 2>&1; then $(MAKE) $$suite || exit 1; tested=$$version; \
 		else echo "── Python $$version is not here: not tested on it"; fi; \
 	done; \
 	test "$$tested" || $(MAKE) test-dev
