@@ -8,7 +8,8 @@
 
 VERSIONS ?= 3.11 3.12 3.13
 
-# .venv/dev holds the tools, .venv/3.12 the suite for that version. What each is installed with, other than [test]:
+# .venv/dev holds the tools, and the suite for its own version; .venv/3.12 the suite for that one. What each is installed
+# with, other than [test]:
 extra-dev = dev
 extra-demo = examples
 extra-bench = bench
@@ -34,17 +35,19 @@ demo: .venv/demo/.installed ## ask the README a question and watch: make demo AR
 	@.venv/demo/bin/python examples/ask_docs.py $(ARGS)
 
 test: lint types ## linter, types, the suite on each Python found, the wheel
-	@for version in $(VERSIONS); do \
-		if .ci/python $$version >/dev/null 2>&1; then $(MAKE) test-$$version || exit 1; tested=$$version; \
+	@dev=$$(.venv/dev/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	for version in $(VERSIONS); do \
+		suite=test-$$version; test $$version != $$dev || suite=test-dev; \
+		if .ci/python $$version >/dev/null 2>&1; then $(MAKE) $$suite || exit 1; tested=$$version; \
 		else echo "── Python $$version is not here: not tested on it"; fi; \
 	done; \
 	test "$$tested" || $(MAKE) test-dev
 	@echo "── what does not depend on the Python version"
-	$(call pytest,dev,once and not long)
+	$(call pytest,dev,once and not long,,once)
 
 test-long: .venv/dev/.installed .venv/node/.installed ## what takes long: the full counts of the tests marked so
 	@echo "── full counts"
-	$(call pytest,dev,long,--timeout 600)
+	$(call pytest,dev,long,--timeout 600,long)
 
 test-litellm: .venv/litellm/.installed .venv/node/.installed ## litellm and what else needs an older openai
 	@echo "── litellm"
@@ -63,12 +66,18 @@ test-%: .venv/%/.installed .venv/node/.installed
 	@echo "── suite on $$(.venv/$*/bin/python --version)"
 	$(call pytest,$*,not long and not once)
 
-# Run the tests of environment $(1) that the marks $(2) select, with the options $(3). What measures time or memory
-# comes after the rest, by itself; 5 is pytest's "nothing was collected".
+# Run the tests of environment $(1) that the marks $(2) select, with the options $(3): of the files with the mark $(4),
+# or all. What fails beside others, which may take all the cores, fails when it does so by itself, too (1 is pytest's "some
+# failed"). What measures time comes after the rest, by itself; 5 is "nothing was collected".
 define pytest
-@.venv/$(1)/bin/python -m pytest -q -m "$(2) and not alone" $(3) -n auto --maxprocesses 4 --dist worksteal
-@.venv/$(1)/bin/python -m pytest -q -m "$(2) and alone" $(3) || test $$? -eq 5
+@.venv/$(1)/bin/python -m pytest -q -m "$(2) and not alone" $(3) -n auto --maxprocesses 4 --dist worksteal $(call files,$(4)) \
+	|| { test $$? -eq 1 && echo "── what failed beside others, by itself" && \
+	.venv/$(1)/bin/python -m pytest -q -m "$(2) and not alone" $(3) --last-failed --last-failed-no-failures none; }
+@.venv/$(1)/bin/python -m pytest -q -m "$(2) and alone" $(3) $(call files,alone) || test $$? -eq 5
 endef
+
+# To import all the others only to leave them out takes each process a quarter of a minute.
+files = $(if $(1),$$(grep -l "mark\.$(1)" tests/test_*.py tests/viewer/test_*.py))
 
 test-handlers: .venv/handlers/.installed ## LangChain handlers that others wrote, on the bus
 	@echo "── LangChain handlers of others on $$(.venv/handlers/bin/python --version)"

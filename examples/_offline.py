@@ -30,7 +30,7 @@ def service(key: str, *answers: dict[str, Any]) -> Iterator[str | None]:
         sys.exit(0)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "answers.json").write_text(json.dumps({"fixtures": answers}), "utf-8")
-        command = [node, MOCK, "--port", "0", "--fixtures", folder, "--latency", "10", "--chunk-size", "12"]
+        command = [node, str(MOCK), "--port", "0", "--fixtures", folder, "--latency", "10", "--chunk-size", "12"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
             try:
                 yield address_of(process)

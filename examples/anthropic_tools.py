@@ -8,6 +8,7 @@ import sys
 
 try:
     from anthropic import Anthropic
+    from anthropic.types import MessageParam, ToolParam, ToolResultBlockParam
 except ImportError:
     sys.exit('this needs anthropic: pip install "tracebus[examples]"')
 
@@ -36,7 +37,7 @@ ANSWERS = (
         },
     },
 )
-TOOL = {
+TOOL: ToolParam = {
     "name": "get_weather",
     "description": "Tell the weather in a city.",
     "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
@@ -50,23 +51,25 @@ def get_weather(city: str) -> str:
 
 @traced(kind="agent", inputs=lambda client, question: {"question": question})
 def answer(client: Anthropic, question: str) -> str:
-    messages = [{"role": "user", "content": question}]
+    messages: list[MessageParam] = [{"role": "user", "content": question}]
     for _ in range(5):
         reply = client.messages.create(
             model=os.environ.get("ANTHROPIC_MODEL", "claude-haiku-4-5"), max_tokens=500, messages=messages, tools=[TOOL]
         )
         if reply.stop_reason != "tool_use":
             return "".join(block.text for block in reply.content if block.type == "text")
-        results = [
-            {"type": "tool_result", "tool_use_id": block.id, "content": get_weather(**block.input)}
+        results: list[ToolResultBlockParam] = [
+            {"type": "tool_result", "tool_use_id": block.id, "content": get_weather(str(block.input["city"]))}
             for block in reply.content
             if block.type == "tool_use"
         ]
-        messages += [{"role": "assistant", "content": reply.content}, {"role": "user", "content": results}]
+        messages.append({"role": "assistant", "content": reply.content})
+        messages.append({"role": "user", "content": results})
     raise RuntimeError("the model went on using tools")
 
 
-with service("ANTHROPIC_API_KEY", *ANSWERS) as address:
-    offline = {"base_url": address, "api_key": "none needed"} if address else {}
-    with Anthropic(**offline) as client:
-        print(answer(client, QUESTION))
+with (
+    service("ANTHROPIC_API_KEY", *ANSWERS) as address,
+    Anthropic(base_url=address, api_key="none needed") if address else Anthropic() as client,
+):
+    print(answer(client, QUESTION))

@@ -21,9 +21,7 @@ except ImportError:
 
 from tracebus import Event, Run, Usage, current_run, log_to_stdout, scope, traced
 
-if USE_OPENAI := bool(os.environ.get("OPENAI_API_KEY")):
-    from openai import AsyncOpenAI
-
+USE_OPENAI = bool(os.environ.get("OPENAI_API_KEY"))
 README = Path(__file__).parent.parent / "README.md"
 MODEL = os.environ.get("OPENAI_MODEL", "gpt-4o-mini") if USE_OPENAI else "extractive"
 INSTRUCTIONS = "Answer in a few sentences, from these sections of the documentation only:"
@@ -97,6 +95,8 @@ async def answer(question: str) -> AsyncIterator[str]:
 
 
 async def stream_openai(messages: list[dict[str, str]], model: str) -> AsyncIterator[str | Usage]:
+    from openai import AsyncOpenAI  # the other model does without
+
     asked: dict[str, Any] = {"model": model, "messages": messages, "stream_options": {"include_usage": True}}
     async for chunk in await AsyncOpenAI().chat.completions.create(stream=True, **asked):
         if chunk.choices and (token := chunk.choices[0].delta.content):

@@ -6,6 +6,9 @@ on asyncio and on trio.
 
 import asyncio
 import importlib.util
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
 
 import anyio
 
@@ -18,18 +21,18 @@ JOKES = {
 
 
 class PrintTokens(BaseCallbackHandler):
-    def on_llm_new_token(self, token, **kwargs):
+    def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
         print(f"sync handler    token {token!r}")
 
 
 class TakeTime(AsyncCallbackHandler):
     """The model waits for its handlers. The event loop does not: other tasks go on."""
 
-    async def on_llm_start(self, serialized, prompts, **kwargs):
+    async def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], **kwargs: Any) -> None:
         print(f"async handler   {serialized['name']} starts: {prompts}")
         await anyio.sleep(0.3)
 
-    async def on_llm_end(self, response, **kwargs):
+    async def on_llm_end(self, response: Any, **kwargs: Any) -> None:
         await anyio.sleep(0.3)
         print(f"async handler   it said {response!r}")
 
@@ -41,7 +44,7 @@ class Chat:
         self.max_tokens = max_tokens
 
     @traced(kind="chat_model", name="Chat", callbacks=[PrintTokens(), TakeTime()])
-    async def stream(self, messages: list[dict[str, str]]):
+    async def stream(self, messages: list[dict[str, str]]) -> AsyncIterator[str]:
         joke = JOKES[messages[-1]["content"]]
         pieces = joke.split(" ") if joke.isascii() else [joke[i : i + 2] for i in range(0, len(joke), 2)]
         for piece in pieces[: self.max_tokens]:
@@ -72,16 +75,18 @@ async def tell(prompt: str) -> int:
 class Follow(BaseCallbackHandler):
     """What a request does, with the last digits of the ids of its runs."""
 
-    def on_chain_start(self, serialized, inputs, *, run_id, **kwargs):
+    def on_chain_start(self, serialized: dict[str, Any], inputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
         print(f"request handler chain {serialized['name']} is run {str(run_id)[-4:]}, asked {inputs}")
 
-    def on_chat_model_start(self, serialized, messages, *, parent_run_id, **kwargs):
+    def on_chat_model_start(
+        self, serialized: dict[str, Any], messages: list[list[dict[str, Any]]], *, parent_run_id: UUID | None, **kwargs: Any
+    ) -> None:
         print(f"request handler model {serialized['name']} inside {str(parent_run_id)[-4:]}")
 
-    def on_tool_start(self, serialized, input_str, *, parent_run_id, **kwargs):
+    def on_tool_start(self, serialized: dict[str, Any], input_str: str, *, parent_run_id: UUID | None, **kwargs: Any) -> None:
         print(f"request handler tool {serialized['name']} inside {str(parent_run_id)[-4:]}: {input_str!r}")
 
-    def on_chain_end(self, outputs, *, run_id, **kwargs):
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
         print(f"request handler run {str(run_id)[-4:]} returned {outputs!r}")
 
 

@@ -7,6 +7,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
+from typing import Any
 
 try:
     import httpx
@@ -44,7 +45,7 @@ async def answer(q: str, user: str) -> StreamingResponse:
 
 
 @llm_end.connect
-def report(sender, event):
+def report(sender: Any, event: Any) -> None:
     run = event.run
     print(f"{run.name} in {run.parent.name} for {run.user_id}, trace {run.trace_id.hex}: {run.status}, {event.output!r}")
 

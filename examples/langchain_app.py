@@ -1,7 +1,9 @@
 """A LangChain app, traced without a change: prompt | model | parser behind a retriever and a tool, called in three ways."""
 
 import asyncio
+from collections.abc import Iterator
 
+from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
@@ -21,7 +23,7 @@ NOTES = ["Signals are heard by functions.", "A run is one call.", "Tokens come o
 
 
 class Notes(BaseRetriever):
-    def _get_relevant_documents(self, query, *, run_manager):
+    def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
         words = set(query.lower().rstrip("?").split())
         return [Document(note) for note in NOTES if words & set(note.lower().rstrip(".").split())]
 
@@ -37,7 +39,7 @@ def shorten(answer: str) -> str:
     return answer.removesuffix(" That is all.")  # a function of your own, in the tree where it is called
 
 
-def answers():
+def answers() -> Iterator[AIMessage]:
     while True:
         yield AIMessage("One call is a run. That is all.", usage_metadata=USAGE)
 

@@ -6,6 +6,7 @@ With OPENAI_API_KEY set, OpenAI's service answers; without, one on this machine.
 import asyncio
 import os
 import sys
+from typing import Any
 
 try:
     from openai import AsyncOpenAI
@@ -14,7 +15,7 @@ except ImportError:
 
 from _offline import service
 
-from tracebus import llm_end, llm_new_token, traced
+from tracebus import LLMNewToken, llm_end, llm_new_token, traced
 from tracebus.integrations import openai
 
 openai.install()
@@ -30,12 +31,12 @@ ANSWER = {
 
 
 @llm_new_token.connect
-def show(sender, event):
+def show(sender: Any, event: LLMNewToken) -> None:
     print(event.token, end="|", flush=True)
 
 
 @llm_end.connect_via("openai.chat")
-def summarize(sender, event):
+def summarize(sender: Any, event: Any) -> None:
     run = event.run
     print(f"\n{run.model} in {run.parent.name}, {run.status}: first token after {run.first_token_s:.3f} s, {event.usage}")
 
@@ -53,8 +54,7 @@ async def answer(client: AsyncOpenAI, question: str) -> str:
 
 async def main() -> None:
     with service("OPENAI_API_KEY", ANSWER) as address:
-        offline = {"base_url": f"{address}/v1", "api_key": "none needed"} if address else {}
-        async with AsyncOpenAI(**offline) as client:
+        async with AsyncOpenAI(base_url=f"{address}/v1", api_key="none needed") if address else AsyncOpenAI() as client:
             print(await answer(client, QUESTION))
 
 

@@ -1,12 +1,14 @@
 """A scope says whose request it is: everything inside inherits session, user, tags and handlers, and nobody else's."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
 
 from tracebus import AsyncCallbackHandler, chain_end, scope, traced
 
 
 @traced(kind="llm", tags=["cached"])
-async def generate(prompt: str):
+async def generate(prompt: str) -> AsyncIterator[str]:
     for word in f"You said {prompt}.".split():
         await asyncio.sleep(0.01)  # the requests take turns here
         yield f"{word} "
@@ -23,7 +25,7 @@ class Transcript(AsyncCallbackHandler):
     def __init__(self) -> None:
         self.tokens: list[str] = []
 
-    async def on_llm_new_token(self, token, **kwargs):
+    async def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
         self.tokens.append(token)
 
 
@@ -36,7 +38,7 @@ async def request(user: str, question: str) -> Transcript:
 
 
 @chain_end.connect
-def who(sender, event):
+def who(sender: Any, event: Any) -> None:
     print(f"{event.run.name} for {event.run.user_id} in the {event.run.session_id}, tags {event.run.tags}")
 
 

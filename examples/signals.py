@@ -1,19 +1,21 @@
 """Every hook is a signal: connect functions to it, filtered by sender or by pattern, and disconnect them again."""
 
 from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
-from tracebus import Usage, chain_end, current_run, llm_end, llm_new_token, subscribe, traced
+from tracebus import Event, Usage, chain_end, current_run, llm_end, llm_new_token, subscribe, traced
 
 
 @traced(kind="llm")
-def cheap(prompt: str):
+def cheap(prompt: str) -> Iterator[str]:
     yield from ("Yes", ".")
     if run := current_run():  # None when nothing listens
         run.model, run.usage = "small-1", Usage(input_tokens=12, output_tokens=2)
 
 
 @traced(kind="llm")
-def dear(prompt: str):
+def dear(prompt: str) -> Iterator[str]:
     yield from ("On ", "reflection", ", ", "no", ".")
     if run := current_run():
         run.model, run.usage = "large-1", Usage(input_tokens=12, output_tokens=5)
@@ -26,12 +28,12 @@ def ask_both(question: str) -> list[str]:
 
 # A receiver is called as receiver(sender, event=event). The sender is the traced function.
 @llm_new_token.connect
-def show(sender, event):
+def show(sender: Any, event: Any) -> None:
     print(f"{event.run.name} said {event.token!r}, its token {event.index}")
 
 
 # sender= hears the runs of that function alone. So only the dear model goes on the bill.
-def bill(sender, event):
+def bill(sender: Any, event: Any) -> None:
     print(f"the bill: {event.usage.total_tokens} tokens of {event.run.model}")
 
 
@@ -41,7 +43,7 @@ llm_end.connect(bill, sender=dear)
 heard: Counter[str] = Counter()
 
 
-def count(sender, event):
+def count(sender: Any, event: Event) -> None:
     heard[event.signal_name] += 1
 
 

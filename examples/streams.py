@@ -1,13 +1,15 @@
 """A stream's run lasts as long as the stream, and says how it ended: used up, closed early, failed, cancelled."""
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from typing import Any
 
 from tracebus import llm_end, llm_error, subscribe, traced
 
 
 @traced(kind="llm")
-def count(prompt: str):
+def count(prompt: str) -> Iterator[str]:
     for number in range(1, 6):
         yield f"{number} "
         if prompt == "fail" and number == 2:
@@ -15,13 +17,13 @@ def count(prompt: str):
 
 
 @traced(kind="llm")
-async def count_slowly(prompt: str):
+async def count_slowly(prompt: str) -> AsyncIterator[str]:
     for number in range(1, 6):
         yield f"{number} "
         await asyncio.sleep(0.05)
 
 
-def report(sender, event):
+def report(sender: Any, event: Any) -> None:
     run = event.run
     print(f"{run.name:<13}{run.status:<14}{event.signal_name:<11}{event.output!r}")
 

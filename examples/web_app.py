@@ -2,6 +2,8 @@
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator
+from typing import Any
 
 try:
     import httpx
@@ -18,7 +20,7 @@ from tracebus.propagation import TraceMiddleware
 
 
 @traced(kind="llm")
-async def generate(prompt: str):
+async def generate(prompt: str) -> AsyncIterator[str]:
     for word in f"An answer to {prompt}".split():
         await asyncio.sleep(0.01)
         yield f"{word} "
@@ -35,7 +37,7 @@ app.add_middleware(TraceMiddleware)
 
 
 @llm_end.connect
-def report(sender, event):
+def report(sender: Any, event: Any) -> None:
     run = event.run
     print(f"{run.name} for {run.user_id} {run.status}: {event.output!r}")
     print(f"    in trace {run.trace_id.hex}, under span {run.remote_parent.span_id:016x}")

@@ -1,5 +1,6 @@
 """What all tests share: both event loops, clean subprocesses, and no silent skip where all must run."""
 
+import gc
 import os
 import re
 import signal
@@ -9,10 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from gates import Gate
 from hypothesis import settings
 
-from tracebus import flush
+from tracebus import flush, subscribe
 from tracebus.errors import WrongThreadError
+from tracebus.events import Event
+from tracebus.runs import open_runs, set_current
 from tracebus.signals import isolated
 
 ROOT = Path(__file__).parent.parent
@@ -55,6 +59,31 @@ def nobody_else_listens() -> Iterator[None]:
 
 
 @pytest.fixture
+def nothing_is_current() -> Iterator[None]:
+    """Keep what other tests subscribed, and what one that failed left open or current, out of this one; as the one above."""
+    open_runs.clear()
+    set_current(None)
+    with isolated():
+        yield
+
+
+@pytest.fixture
+def heard() -> Iterator[list[Event]]:
+    """Give all that is said in the test."""
+    events: list[Event] = []
+    with subscribe(lambda sender, event: events.append(event)):
+        yield events
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """Give a subscriber that stays in its first event until the test opens it, or ends."""
+    gate = Gate()
+    yield gate
+    gate.opened.set()
+
+
+@pytest.fixture
 def clean_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a user who has set nothing: an empty home, no keys, no TRACEBUS_*, this checkout."""
     kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "TMPDIR", "TEMP") if name in os.environ}
@@ -93,6 +122,12 @@ def run_python(clean_env: dict[str, str], tmp_path: Path) -> Callable[..., subpr
         return done
 
     return run
+
+
+def pytest_collection_finish() -> None:
+    """Take what the modules of all tests have loaded, millions of objects, out of what the collector looks at in each test."""
+    gc.collect()
+    gc.freeze()
 
 
 # A skip says that this machine lacks something. Where everything is installed on purpose, that is a failure.

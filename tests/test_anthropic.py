@@ -15,7 +15,7 @@ from tracebus.testing import Recording
 
 pytest_plugins = ["providers"]
 # The clients leave generators to the collector, traced or not, and trio warns of each.
-pytestmark = pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
+pytestmark = [pytest.mark.once, pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")]
 
 HELLO = [{"role": "user", "content": "hello"}]
 TOOL = {"name": "get_weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}

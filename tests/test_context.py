@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -16,28 +16,12 @@ import anyio.from_thread
 import anyio.to_thread
 import pytest
 
-from tracebus import Run, current_run, scope, subscribe, trace, traced
+from tracebus import Run, current_run, scope, trace, traced
 from tracebus.events import Event
-from tracebus.runs import current_scope, get_current, open_runs, set_current
-from tracebus.signals import isolated
+from tracebus.runs import current_scope, get_current, open_runs
 
+pytestmark = pytest.mark.usefixtures("nothing_is_current")
 Events = list[Event]
-
-
-@pytest.fixture(autouse=True)
-def _nobody_else_listens() -> Iterator[None]:
-    # What a test that failed left open or current must not reach this one.
-    open_runs.clear()
-    set_current(None)
-    with isolated():
-        yield
-
-
-@pytest.fixture
-def heard() -> Iterator[Events]:
-    events: Events = []
-    with subscribe(lambda sender, event: events.append(event)):
-        yield events
 
 
 def parents(events: Events) -> dict[str, str | None]:

@@ -16,7 +16,7 @@ import anyio.to_thread
 import pytest
 
 from tracebus import aemit, aflush, emit, flush, stats, subscribe, text, trace
-from tracebus.counts import Tally, Timing
+from tracebus.counts import Tally, Throttle, Timing
 
 pytestmark = pytest.mark.usefixtures("nobody_else_listens")
 
@@ -410,3 +410,24 @@ def test_a_tally_begins_again() -> None:
     before = tally.value
     tally.add()
     assert (before, tally.value) == (0, 1)
+
+
+# -- how often it is logged --------------------------------------------------------------------------------------------
+
+
+def test_a_throttle_lets_each_subject_once() -> None:
+    throttle = Throttle()
+    assert [throttle.lets(subject) for subject in ("a", "b", "a", "b")] == [True, True, False, False]
+
+
+def test_a_throttle_lets_a_subject_again_when_its_time_is_over() -> None:
+    throttle = Throttle(every_s=0)
+    assert [throttle.lets("a"), throttle.lets("a")] == [True, True]
+
+
+def test_a_throttled_warning_is_logged_once_and_as_said_by_who_gives_it(caplog: pytest.LogCaptureFixture) -> None:
+    throttle = Throttle()
+    for number in (1, 2):
+        throttle.warn("numbers", "number %d", number)
+    said = [(record.getMessage(), record.name, record.filename) for record in caplog.records]
+    assert said == [("number 1", "tracebus", "test_counts.py")]

@@ -37,26 +37,10 @@ from tracebus.events import (
     RetrieverStart,
     ToolStart,
 )
-from tracebus.runs import open_runs, set_current
-from tracebus.signals import isolated
+from tracebus.runs import open_runs
 
+pytestmark = pytest.mark.usefixtures("nothing_is_current")
 Events = list[Event]
-
-
-@pytest.fixture(autouse=True)
-def _nobody_else_listens() -> Iterator[None]:
-    # What a test that failed left open or current must not reach this one.
-    open_runs.clear()
-    set_current(None)
-    with isolated():
-        yield
-
-
-@pytest.fixture
-def heard() -> Iterator[Events]:
-    events: Events = []
-    with subscribe(lambda sender, event: events.append(event)):
-        yield events
 
 
 def names(events: Events) -> list[str]:

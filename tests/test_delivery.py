@@ -15,6 +15,7 @@ import anyio.from_thread
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
+from gates import Gate
 
 import tracebus
 from tracebus import (
@@ -65,26 +66,6 @@ class Recorder:
     async def note_async(self, sender: Any, event: Any) -> None:
         await suspending()
         self.note(sender, event)
-
-
-class Gate:
-    """A sync subscriber that stays in its first event until it is opened."""
-
-    def __init__(self) -> None:
-        self.entered, self.opened = threading.Event(), threading.Event()
-        self.heard: list[str] = []
-
-    def __call__(self, sender: Any, event: Any) -> None:
-        self.entered.set()
-        self.opened.wait(30)
-        self.heard.append(event.text)
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.opened.set()
 
 
 def numbers(count: int) -> list[str]:
@@ -471,7 +452,7 @@ def test_a_full_queue_drops_by_its_policy_and_counts(gate: Gate, overflow: Any, 
         emit(text, text=words)
     gate.opened.set()
     assert not flush()  # something was dropped
-    assert gate.heard == kept
+    assert gate.texts == kept
     assert subscription.stats.dropped == {"queue_full": 6}
     assert (subscription.stats.matched, subscription.stats.delivered) == (10, 4)
 
@@ -488,7 +469,7 @@ def test_a_full_queue_with_block_makes_the_emitter_wait(gate: Gate) -> None:
     gate.opened.set()
     emitter.join(5)
     assert flush()
-    assert (waited, gate.heard, subscription.stats.dropped) == (True, ["0", "1", "2"], {})
+    assert (waited, gate.texts, subscription.stats.dropped) == (True, ["0", "1", "2"], {})
 
 
 def test_blocked_emitters_lose_nothing_and_need_no_time_out() -> None:
@@ -633,7 +614,7 @@ async def test_aflush_waits_for_background_threads_without_blocking_the_loop(gat
         group.start_soon(wait)
         await suspending()
         gate.opened.set()
-    assert (results, gate.heard) == ([True], ["a"])
+    assert (results, gate.texts) == ([True], ["a"])
 
 
 @pytest.mark.alone

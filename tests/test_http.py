@@ -20,6 +20,8 @@ from tracebus.errors import ArgumentError
 from tracebus.integrations.http import trace_headers, trace_middleware
 from tracebus.outputs.store import Reader, save
 
+pytestmark = pytest.mark.once
+
 Seen = list[tuple[str, dict[str, str]]]
 
 OWN = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "baggage": "a=1"}
@@ -51,7 +53,7 @@ class Service:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.seen = self.seen  # type: ignore[attr-defined]
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        self.thread = Thread(target=self.server.serve_forever)
+        self.thread = Thread(target=self.server.serve_forever, args=(0.01,))  # how often it looks whether to stop, in seconds
         self.thread.start()
 
     def stop(self) -> None:
@@ -219,7 +221,6 @@ server.run(sockets=[listening])
 """
 
 
-@pytest.mark.once
 def test_two_processes_make_one_trace_in_one_store(clean_env: dict[str, str], tmp_path: Path) -> None:
     path = tmp_path / "traces.db"
     command = [sys.executable, "-c", SERVER, str(path)]

@@ -31,6 +31,7 @@ from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
 import tracebus
 from tracebus import Usage, current_run, emit, scope, subscribe, text, trace, traced
+from tracebus.counts import Throttle
 from tracebus.integrations.langchain import TracebusHandler, install, lives, uninstall
 from tracebus.testing import Recording, record
 
@@ -829,9 +830,11 @@ def test_what_the_bridge_cannot_read_is_logged_once_and_never_reaches_the_app(
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
 
 
-def test_unknown_runs_and_second_ends_are_ignored(recorded: Recording, caplog: pytest.LogCaptureFixture) -> None:
+def test_unknown_runs_and_second_ends_are_ignored(
+    recorded: Recording, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     handler, run_id = TracebusHandler(), uuid.uuid4()
-    lives.reporter._warned.clear()
+    monkeypatch.setattr(lives.reporter, "_warnings", Throttle())
     handler.on_chain_start(None, 1, run_id=run_id, parent_run_id=uuid.uuid4(), name="orphan")
     handler.on_chain_end(2, run_id=run_id)
     handler.on_chain_error(ValueError("late"), run_id=run_id)
@@ -882,7 +885,6 @@ async def test_fifty_async_levels_end(recorded: Recording) -> None:
     assert sum(run.parent_id is None for run in recorded.runs) == 1
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("times", [1_000, pytest.param(100_000, marks=pytest.mark.long)])
 def test_scoped_uses_leave_nothing_behind(times: int) -> None:
     chain, heard = RunnableLambda(lambda value: value), [0]

@@ -18,11 +18,10 @@ from hypothesis import strategies as st
 
 from tracebus import current_run, subscribe, trace, traced
 from tracebus.events import Event
-from tracebus.runs import Run, open_runs, set_current
-from tracebus.signals import isolated
+from tracebus.runs import Run, open_runs
 
 # Hypothesis takes a time-out for a failure of the history, and would begin to look for a shorter one.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("nothing_is_current")]
 
 # There are seven properties: 1 500 histories of each make more than 10 000.
 HISTORIES = pytest.mark.parametrize("histories", [100, pytest.param(1_500, marks=pytest.mark.long)])
@@ -32,15 +31,6 @@ TERMINALS = {"llm_end", "llm_error", "chain_end", "chain_error"}
 
 class Boom(Exception):
     pass
-
-
-@pytest.fixture(autouse=True)
-def _nobody_else_listens() -> Iterator[None]:
-    # What a test that failed left open or current must not reach this one.
-    open_runs.clear()
-    set_current(None)
-    with isolated():
-        yield
 
 
 def check(property_: Callable[..., None], histories: int, **strategies: Any) -> None:

@@ -15,6 +15,8 @@ from tracebus.links import link_to, viewer_at
 from tracebus.outputs.logs import log_to
 from tracebus.propagation import extract
 
+pytestmark = pytest.mark.once
+
 VIEWER = "http://127.0.0.1:9999"
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

@@ -144,6 +144,7 @@ def append(path: Path, name: str) -> None:
             say(name)
 
 
+@pytest.mark.once
 def test_several_processes_append_whole_lines(tmp_path: Path) -> None:
     lines = tmp_path / "lines.log"
     children = [multiprocessing.get_context("spawn").Process(target=append, args=(lines, name)) for name in "abc"]

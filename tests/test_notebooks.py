@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("IPython")
+pytestmark = pytest.mark.once
 
 SESSION = """
 import warnings

@@ -37,7 +37,7 @@ from tracebus.signals import isolated
 from tracebus.testing import deterministic
 
 pytest_plugins = ["providers"]
-pytestmark = pytest.mark.usefixtures("nobody_else_listens")
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("nobody_else_listens")]
 
 Exported = Callable[..., Sink]
 

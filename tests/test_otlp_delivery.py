@@ -248,6 +248,7 @@ def test_a_full_queue_gives_way_and_says_how_much(sink):
     assert sink.names == ["first", *many(150)[50:]]
 
 
+@pytest.mark.once
 def test_closing_gives_up_what_nobody_takes_and_counts_it():
     with isolated():
         exporting = export(f"http://127.0.0.1:{closed_port()}", metrics=False)
@@ -260,6 +261,7 @@ def test_closing_gives_up_what_nobody_takes_and_counts_it():
     assert sum(counts.dropped.values()) == 3
 
 
+@pytest.mark.once
 def test_what_was_taken_of_a_batch_that_is_given_up_is_not_counted_as_lost(sink):
     def answer(request: SimpleNamespace) -> Answer:
         if len(request.spans) > 50:

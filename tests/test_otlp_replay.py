@@ -18,7 +18,7 @@ from tracebus.outputs.store import export_lines, import_lines, save
 from tracebus.propagation import extract
 from tracebus.signals import isolated
 
-pytestmark = pytest.mark.usefixtures("nobody_else_listens")
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("nobody_else_listens")]
 
 
 @pytest.fixture

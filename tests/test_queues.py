@@ -4,12 +4,13 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from gates import Gate
 
 from tracebus import aflush, custom_event, emit, flush, subscribe, text, trace
 from tracebus.errors import ArgumentError
@@ -18,26 +19,6 @@ KIB = 1024
 
 
 pytestmark = pytest.mark.usefixtures("nobody_else_listens")
-
-
-class Gate:
-    """A sync subscriber that stays in its first event until it is opened."""
-
-    def __init__(self) -> None:
-        self.entered, self.opened = threading.Event(), threading.Event()
-        self.heard: list[Any] = []
-
-    def __call__(self, sender: Any, event: Any) -> None:
-        self.entered.set()
-        self.opened.wait(30)
-        self.heard.append(event)
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.opened.set()
 
 
 def stuck(gate: Gate, *hooks: Any, **options: Any) -> Any:
@@ -257,7 +238,6 @@ os._exit(0)
 """
 
 
-@pytest.mark.alone
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this platform does not say how large a process is")
 @pytest.mark.parametrize("count", [30_000, pytest.param(1_000_000, marks=[pytest.mark.long, pytest.mark.timeout(600)])])
 def test_a_stuck_background_subscriber_costs_at_most_64_mib_and_one_warning(

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from tracebus.payload import Limits, encode, sanitize
 from tracebus.redaction import DROPPED, MASK, Redactor, default_redactor, mask_text, set_redactor
 
+pytestmark = pytest.mark.once
+
 # --- by name
 
 

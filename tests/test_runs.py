@@ -13,26 +13,10 @@ from tracebus import Run, Usage, current_run, scope, subscribe, trace, traced
 from tracebus.errors import ArgumentError
 from tracebus.events import Event
 from tracebus.runs import KINDS, Instruments, RemoteParent, Scope, check_kind, open_runs, set_current, use_instruments
-from tracebus.signals import isolated
 
+pytestmark = pytest.mark.usefixtures("nothing_is_current")
 Events = list[Event]
 HOUR_NS = 3_600_000_000_000
-
-
-@pytest.fixture(autouse=True)
-def _nobody_else_listens() -> Iterator[None]:
-    # What a test that failed left open or current must not reach this one.
-    open_runs.clear()
-    set_current(None)
-    with isolated():
-        yield
-
-
-@pytest.fixture
-def heard() -> Iterator[Events]:
-    events: Events = []
-    with subscribe(lambda sender, event: events.append(event)):
-        yield events
 
 
 class Boom(Exception):

@@ -15,19 +15,10 @@ import pytest
 from tracebus import BaseCallbackHandler, current_run, scope, subscribe, trace, traced
 from tracebus.errors import ArgumentError, SubscriberError
 from tracebus.events import Event
-from tracebus.runs import ROOT_SCOPE, current_scope, get_current, open_runs, set_current
-from tracebus.signals import isolated
+from tracebus.runs import ROOT_SCOPE, current_scope, get_current
 
+pytestmark = pytest.mark.usefixtures("nothing_is_current")
 Events = list[Event]
-
-
-@pytest.fixture(autouse=True)
-def _nobody_else_listens() -> Iterator[None]:
-    # What a test that failed left open or current must not reach this one.
-    open_runs.clear()
-    set_current(None)
-    with isolated():
-        yield
 
 
 def recorder() -> tuple[Events, Callable[..., None]]:
@@ -453,7 +444,6 @@ def kept_after(use: Callable[[], None], uses: int) -> int:
 
 
 @MANY
-@pytest.mark.alone
 def test_many_scopes_leave_nothing_behind(uses: int) -> None:
     def use() -> None:
         with scope(callbacks=[lambda sender, event: None], tags=["t"], metadata={"k": 1}, user_id="u"), trace("a"):
@@ -463,7 +453,6 @@ def test_many_scopes_leave_nothing_behind(uses: int) -> None:
 
 
 @MANY
-@pytest.mark.alone
 def test_many_scopes_inside_one_leave_nothing_behind(uses: int) -> None:
     def use() -> None:
         with scope(callbacks=[lambda sender, event: None]), trace("a"):
@@ -474,7 +463,6 @@ def test_many_scopes_inside_one_leave_nothing_behind(uses: int) -> None:
 
 
 @MANY
-@pytest.mark.alone
 def test_many_scopes_around_one_callable_with_callbacks_leave_nothing_behind(uses: int) -> None:
     fn = traced(callbacks=[lambda sender, event: None])(lambda: None)
 
@@ -486,7 +474,6 @@ def test_many_scopes_around_one_callable_with_callbacks_leave_nothing_behind(use
 
 
 @MANY
-@pytest.mark.alone
 def test_one_scope_used_many_times_leaves_nothing_behind(uses: int) -> None:
     wrapped = scope(callbacks=[lambda sender, event: None])(traced(lambda: None))
     assert kept_after(wrapped, uses) < 200

@@ -200,15 +200,6 @@ def test_an_unknown_parent_makes_a_root_and_one_warning(
     assert len(caplog.records) == 1
 
 
-def test_open_descendants_are_listed_innermost_first(reporter: Reporter, recorded: Recording) -> None:
-    for key, parent in [("a", None), ("b", "a"), ("c", "b"), ("d", None)]:
-        reporter.start(key, parent, name=key)
-    assert reporter.open_keys("a") == ["c", "b"]
-    for key in ["c", "b", "a", "d"]:
-        reporter.end(key)
-    assert len(reporter) == 0
-
-
 def test_nothing_is_made_while_nothing_listens(reporter: Reporter, caplog: pytest.LogCaptureFixture) -> None:
     with tracebus.signals.isolated():
         assert reporter.start("1", name="chain") is None
@@ -227,7 +218,6 @@ def test_sessions_and_users_are_inherited_by_what_is_nested(reporter: Reporter, 
     reporter.end("1")
 
 
-@pytest.mark.alone
 def test_ended_runs_are_let_go(reporter: Reporter) -> None:
     with tracebus.subscribe(lambda sender, event: None):
         for key in range(3_000):

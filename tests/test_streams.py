@@ -15,30 +15,15 @@ import pytest
 
 from tracebus import Run, chain_start, current_run, llm_end, llm_new_token, llm_start, scope, subscribe, trace, traced
 from tracebus.events import ChainEnd, ChainStart, Event, LLMEnd, LLMError, LLMNewToken
-from tracebus.runs import current_scope, open_runs, set_current
+from tracebus.runs import current_scope, open_runs
 from tracebus.signals import isolated
 
+pytestmark = pytest.mark.usefixtures("nothing_is_current")
 Events = list[Event]
 TERMINAL = {"llm_end", "llm_error", "chain_end", "chain_error"}
 
 # trio tells whoever abandons an async generator, as some tests here do on purpose.
 abandons = pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
-
-
-@pytest.fixture(autouse=True)
-def _nobody_else_listens() -> Iterator[None]:
-    # What a test that failed left open or current must not reach this one.
-    open_runs.clear()
-    set_current(None)
-    with isolated():
-        yield
-
-
-@pytest.fixture
-def heard() -> Iterator[Events]:
-    events: Events = []
-    with subscribe(lambda sender, event: events.append(event)):
-        yield events
 
 
 def names(events: Events) -> list[str]:

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import pytest
@@ -385,10 +385,14 @@ def test_a_failing_test_shows_the_tree(recorded):
 """
 
 
+SLOW_TO_LOAD: Final = [f"-pno:{name}" for name in ("cacheprovider", "hypothesispytest", "langsmith_plugin", "schemathesis")]
+
+
+@pytest.mark.once
 @pytest.mark.parametrize("options", [["-W", "error"], ["-n", "2"]], ids=["alone", "xdist"])
 def test_the_fixture_works_for_users(options: list[str], pytester: pytest.Pytester) -> None:
     pytester.makepyfile(USERS_TESTS)
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", *options)
+    result = pytester.runpytest_subprocess(*SLOW_TO_LOAD, *options)
     result.assert_outcomes(passed=23, failed=1)
     result.stdout.fnmatch_lines(["*- b chain ok*", "*+ a chain ok*"])
 
@@ -406,22 +410,23 @@ def test_a_test_that_does_not_use_the_plugin_sees_nothing_of_it(pytester: pytest
             assert {"structlog", "trio", "IPython", "opentelemetry"}.isdisjoint(sys.modules)
         """
     )
-    others = "cacheprovider anyio hypothesispytest langsmith_plugin schemathesis".split()  # these load some of it themselves
-    result = pytester.runpytest_subprocess(*(option for name in others for option in ("-p", f"no:{name}")))
+    result = pytester.runpytest_subprocess(*SLOW_TO_LOAD, "-pno:anyio")  # these load some of it themselves
     result.assert_outcomes(passed=1)
 
 
+@pytest.mark.once
 def test_another_plugin_may_import_tracebus_first(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(early="import tracebus, tracebus.testing")
     pytester.makepyfile("def test_it(recorded): assert recorded.tree() == ''")
     pytester.syspathinsert()
-    result = pytester.runpytest_subprocess("-p", "early", "-p", "no:cacheprovider", "-W", "error")
+    result = pytester.runpytest_subprocess(*SLOW_TO_LOAD, "-p", "early", "-W", "error")
     result.assert_outcomes(passed=1)
 
 
+@pytest.mark.once
 def test_the_plugin_can_be_turned_off(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_it(recorded): pass")
-    result = pytester.runpytest_subprocess("-p", "no:tracebus", "-p", "no:cacheprovider")
+    result = pytester.runpytest_subprocess(*SLOW_TO_LOAD, "-p", "no:tracebus")
     result.stdout.fnmatch_lines(["*fixture 'recorded' not found*"])
 
 

@@ -24,16 +24,10 @@ from tracebus.errors import ArgumentError
 from tracebus.integrations import threads
 from tracebus.integrations.threads import carrying
 from tracebus.runs import set_current
-from tracebus.signals import isolated
+
+pytestmark = pytest.mark.usefixtures("nothing_is_current")
 
 ORIGINALS = (Thread.start, ThreadPoolExecutor.submit)
-
-
-@pytest.fixture(autouse=True)
-def _nobody_else_listens() -> Iterator[None]:
-    set_current(None)
-    with isolated():
-        yield
 
 
 @pytest.fixture

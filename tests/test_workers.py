@@ -75,6 +75,7 @@ app.conf.update(
         "polling_interval": 0.05,
     },
     worker_prefetch_multiplier=1,
+    worker_lost_wait=0.5,
 )
 app.task(answer, name="answer")
 """

@@ -1,15 +1,20 @@
-"""What became of events, in numbers: counters that need no lock in the emit path, times, and what ``stats()`` returns."""
+"""What became of events, in numbers: counters that need no lock in the emit path, times, and what ``stats()`` returns.
+
+What is counted is logged now and then, too: how often is here, what is said where something went wrong.
+"""
 
 from __future__ import annotations
 
 import itertools
+import time
 from _thread import RLock  # threading would be a twentieth of what importing tracebus takes
 from collections.abc import Callable
 from typing import Final
 
+from .late import logging
 from .values import Value
 
-__all__ = ["SubscriberStats", "Tally", "Timing", "drops"]
+__all__ = ["SubscriberStats", "Tally", "Throttle", "Timing", "drops"]
 
 
 class SubscriberStats(Value):
@@ -113,3 +118,30 @@ class Timing:
 
 drops: Final = Tally()
 """Every event dropped in this process, for ``flush``."""
+
+
+class Throttle:
+    """Let each subject be logged at most once every ``every_s`` seconds; unless that is given, once.
+
+    It has no lock, which the collector or a forked child could find taken: two threads may now and then both be let.
+    """
+
+    __slots__ = ("_every_s", "_last")
+
+    def __init__(self, every_s: float = float("inf")) -> None:  # math would be one more file to load
+        self._every_s = every_s
+        self._last: dict[object, float] = {}
+
+    def lets(self, subject: object) -> bool:
+        """Tell whether ``subject`` may be logged now, and take it that it is."""
+        now = time.monotonic()
+        last = self._last.setdefault(subject, now)  # of several threads, one is the first
+        if last is not now and now - last < self._every_s:
+            return False
+        self._last[subject] = now
+        return True
+
+    def warn(self, subject: object, message: str, *values: object) -> None:
+        """Log a warning about ``subject``, if it may be logged now."""
+        if self.lets(subject):
+            logging.getLogger("tracebus").warning(message, *values, stacklevel=2)

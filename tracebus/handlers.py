@@ -66,6 +66,9 @@ __all__ = [
 Callback: TypeAlias = Any
 """A handler object with ``on_*`` methods, or a callable that hears every hook as ``fn(sender, event=event)``."""
 
+RunId: TypeAlias = Any
+"""A ``uuid.UUID``, of which there is none outside a run. Any, so that a method may say UUID, as those for LangChain do."""
+
 Arguments: TypeAlias = "tuple[tuple[Any, ...], dict[str, Any]]"
 """What a method is called with: by position and by keyword."""
 
@@ -89,61 +92,100 @@ class BaseCallbackHandler:
     ignore_retry: bool = False
     ignore_custom_event: bool = False
 
-    def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], **kwargs: Any) -> Any:
+    def on_llm_start(
+        self,
+        serialized: dict[str, Any],
+        prompts: list[str],
+        *,
+        run_id: RunId,
+        parent_run_id: RunId,
+        tags: list[str],
+        **kwargs: Any,
+    ) -> Any:
         """Hear that a text model is called, or a chat model when ``on_chat_model_start`` is not there."""
 
-    def on_chat_model_start(self, serialized: dict[str, Any], messages: list[list[dict[str, Any]]], **kwargs: Any) -> Any:
+    def on_chat_model_start(
+        self,
+        serialized: dict[str, Any],
+        messages: list[list[dict[str, Any]]],
+        *,
+        run_id: RunId,
+        parent_run_id: RunId,
+        tags: list[str],
+        **kwargs: Any,
+    ) -> Any:
         """Hear that a chat model is called; raise NotImplementedError to hear ``on_llm_start`` instead."""
 
-    def on_llm_new_token(self, token: str, **kwargs: Any) -> Any:
+    def on_llm_new_token(self, token: str, *, run_id: RunId, parent_run_id: RunId, tags: list[str], **kwargs: Any) -> Any:
         """Hear a piece of a streamed answer."""
 
-    def on_llm_end(self, response: Any, **kwargs: Any) -> Any:
+    def on_llm_end(self, response: Any, *, run_id: RunId, parent_run_id: RunId, tags: list[str], **kwargs: Any) -> Any:
         """Hear a model's answer; ``usage`` is among the keywords."""
 
-    def on_llm_error(self, error: BaseException, **kwargs: Any) -> Any:
+    def on_llm_error(
+        self, error: BaseException, *, run_id: RunId, parent_run_id: RunId, tags: list[str], **kwargs: Any
+    ) -> Any:
         """Hear that a model call failed; ``response`` among the keywords is what it had answered."""
 
-    def on_chain_start(self, serialized: dict[str, Any], inputs: Any, **kwargs: Any) -> Any:
+    def on_chain_start(
+        self, serialized: dict[str, Any], inputs: Any, *, run_id: RunId, parent_run_id: RunId, tags: list[str], **kwargs: Any
+    ) -> Any:
         """Hear that a chain begins."""
 
-    def on_chain_end(self, outputs: Any, **kwargs: Any) -> Any:
+    def on_chain_end(self, outputs: Any, *, run_id: RunId, parent_run_id: RunId, tags: list[str], **kwargs: Any) -> Any:
         """Hear what a chain returned."""
 
-    def on_chain_error(self, error: BaseException, **kwargs: Any) -> Any:
+    def on_chain_error(
+        self, error: BaseException, *, run_id: RunId, parent_run_id: RunId, tags: list[str], **kwargs: Any
+    ) -> Any:
         """Hear that a chain failed."""
 
-    def on_tool_start(self, serialized: dict[str, Any], input_str: str, **kwargs: Any) -> Any:
+    def on_tool_start(
+        self,
+        serialized: dict[str, Any],
+        input_str: str,
+        *,
+        run_id: RunId,
+        parent_run_id: RunId,
+        tags: list[str],
+        **kwargs: Any,
+    ) -> Any:
         """Hear that a tool is called; ``inputs`` is among the keywords."""
 
-    def on_tool_end(self, output: Any, **kwargs: Any) -> Any:
+    def on_tool_end(self, output: Any, *, run_id: RunId, parent_run_id: RunId, tags: list[str], **kwargs: Any) -> Any:
         """Hear what a tool returned."""
 
-    def on_tool_error(self, error: BaseException, **kwargs: Any) -> Any:
+    def on_tool_error(
+        self, error: BaseException, *, run_id: RunId, parent_run_id: RunId, tags: list[str], **kwargs: Any
+    ) -> Any:
         """Hear that a tool failed."""
 
-    def on_retriever_start(self, serialized: dict[str, Any], query: Any, **kwargs: Any) -> Any:
+    def on_retriever_start(
+        self, serialized: dict[str, Any], query: Any, *, run_id: RunId, parent_run_id: RunId, tags: list[str], **kwargs: Any
+    ) -> Any:
         """Hear what a retriever is asked."""
 
-    def on_retriever_end(self, documents: Any, **kwargs: Any) -> Any:
+    def on_retriever_end(self, documents: Any, *, run_id: RunId, parent_run_id: RunId, tags: list[str], **kwargs: Any) -> Any:
         """Hear what a retriever found."""
 
-    def on_retriever_error(self, error: BaseException, **kwargs: Any) -> Any:
+    def on_retriever_error(
+        self, error: BaseException, *, run_id: RunId, parent_run_id: RunId, tags: list[str], **kwargs: Any
+    ) -> Any:
         """Hear that a retriever failed."""
 
-    def on_agent_action(self, action: Any, **kwargs: Any) -> Any:
+    def on_agent_action(self, action: Any, *, run_id: RunId, parent_run_id: RunId, tags: list[str], **kwargs: Any) -> Any:
         """Hear an agent's decision: ``action.tool``, ``action.tool_input``, ``action.log``."""
 
-    def on_agent_finish(self, finish: Any, **kwargs: Any) -> Any:
+    def on_agent_finish(self, finish: Any, *, run_id: RunId, parent_run_id: RunId, tags: list[str], **kwargs: Any) -> Any:
         """Hear an agent's result: ``finish.return_values``, ``finish.log``."""
 
-    def on_text(self, text: str, **kwargs: Any) -> Any:
+    def on_text(self, text: str, *, run_id: RunId, parent_run_id: RunId, tags: list[str], **kwargs: Any) -> Any:
         """Hear a free line of text."""
 
-    def on_retry(self, retry_state: Any, **kwargs: Any) -> Any:
+    def on_retry(self, retry_state: Any, *, run_id: RunId, parent_run_id: RunId, tags: list[str], **kwargs: Any) -> Any:
         """Hear that a call is tried again: ``retry_state.attempt``, ``.wait_s``, ``.error``."""
 
-    def on_custom_event(self, name: str, data: Any, **kwargs: Any) -> Any:
+    def on_custom_event(self, name: str, data: Any, *, run_id: RunId, tags: list[str], **kwargs: Any) -> Any:
         """Hear an event of the app's own."""
 
 

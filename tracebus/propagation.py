@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias, TypeVar, overload
 from .errors import ArgumentError
 from .late import uuid
 from .runs import RemoteParent, Run, Scope, current_scope, get_current, innermost, leave_scope, nearest, outward
-from .scopes import scope
+from .scopes import InnerScope, scope
 
 __all__ = ["TraceMiddleware", "extract", "inject"]
 
@@ -97,23 +97,14 @@ class extract(scope):
         leave_scope(self)
 
 
-class _Incoming(Scope):
+class _Incoming(InnerScope):
     """The scope of an ``extract()`` block: no run is outside of it, and it knows the others' baggage."""
 
     __slots__ = ("members",)
 
     def __init__(self, inner: Scope, remote: RemoteParent | None, members: tuple[tuple[str, str], ...]) -> None:
-        super().__init__(
-            None,
-            route=inner.route,
-            tags=inner.tags,
-            metadata=inner.metadata,
-            session_id=inner.session_id,
-            user_id=inner.user_id,
-            remote=remote,
-            owner=inner.owner,
-            outside=inner.outside,
-        )
+        super().__init__(inner, None, remote=remote, outside=inner.outside)
+        self.owner = inner.owner
         self.members = members
 
 

@@ -10,11 +10,11 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from .errors import ArgumentError
 from .handlers import Callback, route_of
-from .runs import Scope, current_scope, get_current, innermost, leave_scope, set_current
+from .runs import RemoteParent, Run, Scope, current_scope, get_current, innermost, leave_scope, set_current
 from .streams import ScopedLife, step_async_generator, step_generator
 from .tracing import check_metadata, check_tags
 
-__all__ = ["scope"]
+__all__ = ["InnerScope", "scope"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -110,6 +110,36 @@ class scope:  # reads as a statement: with scope(user_id="u-1"):
     async def _awaited(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         with self:
             return _accompanied(await coroutine)
+
+
+class InnerScope(Scope):
+    """A scope that hands on all that it inherits from ``around``, but for ids that are given.
+
+    Which run and which parent elsewhere it is in, and what is outside of it, is its own.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        around: Scope,
+        run: Run | None,
+        *,
+        remote: RemoteParent | None,
+        outside: Run | Scope | None,
+        session_id: str | None = None,
+        user_id: str | None = None,
+    ) -> None:
+        super().__init__(
+            run,
+            route=around.route,
+            tags=around.tags,
+            metadata=around.metadata,
+            session_id=session_id or around.session_id,
+            user_id=user_id or around.user_id,
+            remote=remote,
+            outside=outside,
+        )
 
 
 def _accompanied(result: Any) -> Any:

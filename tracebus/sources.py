@@ -11,9 +11,11 @@ from typing import Any, Final
 from weakref import ref
 
 from . import runs
+from .counts import Throttle
 from .families import ASYNC, SYNC, Colour, Pending
-from .late import logging, uuid
+from .late import uuid
 from .runs import Run, Scope, Status, Usage, get_current, innermost, set_current
+from .scopes import InnerScope
 from .signals import Hook, bus
 from .tracing import Source, end_run, fail_run, open_run, say, say_own_token, say_start, settle
 
@@ -70,7 +72,7 @@ class Reporter:
         self._open: dict[Hashable, Run] = {}
         self._ended: dict[Hashable, ref[Run]] = {}
         self._sources: dict[tuple[str, str], LibrarySource] = {}
-        self._warned: set[str] = set()
+        self._warnings = Throttle()
         self._look_at = OPEN_KEPT
 
     def __len__(self) -> int:
@@ -212,19 +214,9 @@ class Reporter:
         run = self._taken(key, output, usage, model)
         return None if run is None else _settled(run, fail_run(run, colour, error, status))
 
-    def open_keys(self, within: Hashable) -> list[Hashable]:
-        """Return the keys of the open runs nested in the run ``within``, the innermost first."""
-        ancestor = self.find(within)
-        if ancestor is None:
-            return []
-        nested = [key for key, run in list(self._open.items()) if run is not ancestor and runs.is_inside(run, ancestor)]
-        return nested[::-1]  # a child starts after its parent
-
     def warn_once(self, about: str, message: str, *values: object) -> None:
         """Log a warning, the first time that it is ``about`` this."""
-        if about not in self._warned:
-            self._warned.add(about)
-            logging.getLogger("tracebus").warning(message, *values)
+        self._warnings.warn(about, message, *values)
 
     def current_in(self, current_key: Callable[[], Hashable | None]) -> Callable[[], None]:
         """Let the framework say, through ``current_key``, which of its runs is current here; return what ends that.
@@ -321,13 +313,5 @@ def _with_ids(outside: Run | Scope | None, session_id: str | None, user_id: str 
     around = outside._scope if isinstance(outside, Run) else outside or runs.ROOT_SCOPE
     if session_id in (None, around.session_id) and user_id in (None, around.user_id):
         return outside  # as everything nested in a run that brought them here
-    return Scope(
-        outside if isinstance(outside, Run) else around.run,
-        route=around.route,
-        tags=around.tags,
-        metadata=around.metadata,
-        session_id=session_id or around.session_id,
-        user_id=user_id or around.user_id,
-        remote=around.remote,
-        outside=outside,
-    )
+    run = outside if isinstance(outside, Run) else around.run
+    return InnerScope(around, run, remote=around.remote, outside=outside, session_id=session_id, user_id=user_id)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypeAlias, get_args
 
-from .counts import SubscriberStats, Tally, Timing, drops
+from .counts import SubscriberStats, Tally, Throttle, Timing, drops
 from .errors import ArgumentError, SubscriberError
 from .events import Failed
 from .late import logging
@@ -186,7 +186,7 @@ class Subscription:
         self.connected_loop: Loop | None = None
         self.site: CellSite | None = None
         self._disconnect = disconnect
-        self._logged: dict[object, float] = {}
+        self._logged = Throttle(LOG_EVERY_S)
         key_in_known = id(self)
         _known[key_in_known] = weakref.ref(self, lambda _: _known.pop(key_in_known, None))
 
@@ -210,7 +210,7 @@ class Subscription:
         for _ in range(events):
             tally.add()
             drops.add()
-        if self._may_log(drops):
+        if self._logged.lets(drops):
             _report(self._warn_of_drops)
 
     def _warn_of_drops(self) -> None:
@@ -227,17 +227,9 @@ class Subscription:
         self.failed.add()
         if isinstance(error, KeyboardInterrupt):
             return
-        if self._may_log(type(error)):
+        if self._logged.lets(type(error)):
             _report(self._log_failure, event, error)
         _report(announce_failure, self, event, error)
-
-    def _may_log(self, subject: object) -> bool:
-        now = time.monotonic()
-        last = self._logged.setdefault(subject, now)  # of several threads, one is the first
-        if last is not now and now - last < LOG_EVERY_S:
-            return False
-        self._logged[subject] = now
-        return True
 
     def _log_failure(self, event: Event, error: BaseException) -> None:
         logging.getLogger("tracebus").error(

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Final
+from typing import Final
 
-import typer
 from rich.text import Text
 
 from ..outputs.store import Filter, TraceSummary
-from .options import Db, Json, Limit, filtered
-from .quantities import moment, when
-from .screen import ACCENT, DIM, FAILED, FAILURE, MODELS, Screen, as_json, said
+from .lists import print_list, row_of
+from .options import After, Db, Json, Limit, filtered
+from .screen import Screen, as_json, said
 from .stores import opened, pages, short_ids
-from .tables import Column, print_table
+from .tables import Column
 from .words import cost_of, seconds, tokens_of
 
 __all__ = ["command"]
@@ -35,7 +34,7 @@ COLUMNS: Final = (
 def command(
     wanted: Filter,
     limit: Limit = 20,
-    after: Annotated[str | None, typer.Option("--after", metavar="KEY", help="Go on where an earlier list ended.")] = None,
+    after: After = None,
     as_lines: Json = False,
     db: Db = None,
 ) -> None:
@@ -52,22 +51,19 @@ def command(
         print(f"no traces in {reader.path}" + (" that are so" if wanted != Filter() else ""))
         return
     now_ns = time.time_ns()
-    print_table(screen, COLUMNS, [_row(screen, trace, ids, now_ns) for trace in found])
-    if more is not None and screen.is_terminal:
-        screen.print(Text(f"older ones: tracebus ls --after {more}", DIM))
+    print_list(screen, COLUMNS, [_row(screen, trace, ids, now_ns) for trace in found], more, "tracebus ls")
 
 
 def _row(screen: Screen, trace: TraceSummary, ids: dict[str, str], now_ns: int) -> list[Text]:
-    failed = trace.status in FAILED
     elapsed_ns = now_ns - trace.started_ns if trace.status == "open" else trace.duration_ns
-    return [
-        Text(ids.get(trace.trace_id, trace.trace_id), DIM),
-        screen.sign(trace.status) if screen.is_terminal else Text(trace.status),
-        said(trace.name or "?", FAILURE if failed else ACCENT if trace.kind in MODELS else ""),
+    return row_of(
+        screen,
+        trace,
+        ids,
+        now_ns,
         said(trace.input),
         Text(seconds(elapsed_ns) + (screen.glyphs.cut if trace.status == "open" else "")),
         Text(seconds(trace.first_token_ns)),
         Text(tokens_of(trace.tokens.total)),
         Text(cost_of(screen, trace)),
-        Text(when(trace.started_ns, now_ns) if screen.is_terminal else moment(trace.started_ns), DIM),
-    ]
+    )

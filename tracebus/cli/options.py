@@ -16,7 +16,7 @@ from ..payload import printable
 from .quantities import read_duration_s, read_time_ns
 from .stores import opened
 
-__all__ = ["Db", "Json", "Limit", "Trace", "Traces", "filtered", "offered_traces", "time_option"]
+__all__ = ["After", "Db", "Json", "Limit", "Trace", "Traces", "filtered", "offered_traces", "time_option"]
 
 OFFERED: Final = 20
 
@@ -25,6 +25,7 @@ Db: TypeAlias = Annotated[
     typer.Option("--db", metavar="FILE", help="The store. Not given: TRACEBUS_DB, or the one in your data directory."),
 ]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Write JSON, one value a line.")]
+After: TypeAlias = Annotated[str | None, typer.Option("--after", metavar="KEY", help="Go on where an earlier list ended.")]
 Limit: TypeAlias = Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, at most.")]
 
 

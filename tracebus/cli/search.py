@@ -12,11 +12,11 @@ from rich.text import Text
 
 from ..outputs.store import Filter, Reader, RunSummary
 from ..payload import printable
-from .options import Db, Json, Limit, filtered
-from .quantities import moment, when
-from .screen import ACCENT, DIM, FAILED, FAILURE, MODELS, Screen, as_json, said
+from .lists import print_list, row_of
+from .options import After, Db, Json, Limit, filtered
+from .screen import ACCENT, DIM, Screen, as_json, said
 from .stores import opened, pages, short_ids
-from .tables import Column, print_table
+from .tables import Column
 from .words import seconds
 
 __all__ = ["command"]
@@ -45,7 +45,7 @@ def command(
     ],
     wanted: Filter,
     limit: Limit = 20,
-    after: Annotated[str | None, typer.Option("--after", metavar="KEY", help="Go on where an earlier list ended.")] = None,
+    after: After = None,
     as_lines: Json = False,
     db: Db = None,
 ) -> None:
@@ -64,9 +64,7 @@ def command(
         ids = short_ids(reader, [run.trace_id for run in found]) if screen.is_terminal else {}
         pattern, now_ns = _pattern(asked), time.time_ns()
         rows = [_row(screen, reader, run, ids, pattern, now_ns) for run in found]
-    print_table(screen, COLUMNS, rows)
-    if more is not None and screen.is_terminal:
-        screen.print(Text(f"older ones: the same with --after {more}", DIM))
+    print_list(screen, COLUMNS, rows, more, "the same with")
 
 
 def _pattern(asked: str) -> re.Pattern[str]:
@@ -77,19 +75,10 @@ def _pattern(asked: str) -> re.Pattern[str]:
 def _row(
     screen: Screen, reader: Reader, run: RunSummary, ids: dict[str, str], pattern: re.Pattern[str], now_ns: int
 ) -> list[Text]:
-    failed = run.status in FAILED
     place, text = _place(reader, run, pattern)
     shown = said(text)
     shown.highlight_regex(pattern, f"bold {ACCENT}")
-    return [
-        Text(ids.get(run.trace_id, run.trace_id), DIM),
-        screen.sign(run.status) if screen.is_terminal else Text(run.status),
-        said(run.name, FAILURE if failed else ACCENT if run.kind in MODELS else ""),
-        Text(place, DIM),
-        shown,
-        Text(seconds(run.duration_ns)),
-        Text(when(run.started_ns, now_ns) if screen.is_terminal else moment(run.started_ns), DIM),
-    ]
+    return row_of(screen, run, ids, now_ns, Text(place, DIM), shown, Text(seconds(run.duration_ns)))
 
 
 def _place(reader: Reader, run: RunSummary, pattern: re.Pattern[str]) -> tuple[str, str]:

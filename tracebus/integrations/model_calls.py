@@ -14,13 +14,13 @@ message as a dict: ``role``, ``content`` (the text, or None) and, where there ar
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Protocol, Self
 from urllib.parse import urlsplit
 
+from ..counts import Throttle
 from ..families import MODEL_KINDS, SYNC, Colour, Pending
 from ..runs import Run, Usage, current_run, is_inside
 from ..sources import LibrarySource, calling_run
@@ -40,16 +40,13 @@ __all__ = [
     "server_of",
 ]
 
-_log = logging.getLogger("tracebus")
-_warned: set[str] = set()
+_warnings: Final = Throttle()
 
 
 def warn_once(source: Source, doing: str, error: Exception) -> None:
     """Log that we failed at something, the first time that we do; the app's call is not touched by it."""
-    about = f"{source.name} {doing} {type(error).__name__}"
-    if about not in _warned:
-        _warned.add(about)
-        _log.warning("tracebus failed at %s of %s, the app goes on: %r", doing, source.name, error)
+    about = (source.name, doing, type(error).__name__)
+    _warnings.warn(about, "tracebus failed at %s of %s, the app goes on: %r", doing, source.name, error)
 
 
 class OuterCall(NamedTuple):

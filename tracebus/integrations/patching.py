@@ -8,19 +8,17 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import inspect
-import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
 
+from ..counts import Throttle
 from ..errors import MissingExtraError
 
 __all__ = ["Patches", "Point", "import_library"]
 
 Wrapper: TypeAlias = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], Any]
-
-_log = logging.getLogger("tracebus")
 
 
 def import_library(name: str, package: str | None = None) -> ModuleType:
@@ -63,7 +61,7 @@ class Patches:
         self._points = tuple(points)
         self._wrapped: list[_Wrapped] = []
         self._installation: object = None
-        self._warned = False
+        self._warnings = Throttle()
         self._lock = threading.Lock()
 
     def install(self) -> None:
@@ -102,12 +100,9 @@ class Patches:
         return _Wrapped(place, before, now)
 
     def _warn(self, moved: list[str]) -> None:
-        if self._warned:
-            return
-        self._warned = True
         version = importlib.metadata.version(self._library)
         message = "%s %s does not have %s as tracebus knows it: its calls are not traced. Is there a newer tracebus?"
-        _log.warning(message, self._library, version, " and ".join(moved))
+        self._warnings.warn("moved", message, self._library, version, " and ".join(moved))
 
 
 def _find(wrapt: ModuleType, module: ModuleType, point: Point) -> _Place | None:

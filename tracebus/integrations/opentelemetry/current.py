@@ -22,13 +22,14 @@ from opentelemetry.trace import get_current_span, set_span_in_context
 
 from ... import runs
 from ...runs import ROOT_SCOPE, RemoteParent, Run, Scope, find_with, get_current, innermost, nearest, set_current
+from ...scopes import InnerScope
 from ...signals import bus
 from .spans import parent_of_span, run_of_span, span_of_parent
 
 __all__ = ["AttachedContext", "install", "uninstall"]
 
 
-class AttachedContext(Scope):
+class AttachedContext(InnerScope):
     """The scope of what happens while a context of OpenTelemetry's is attached: a run started inside is its span's child.
 
     Its span may be a run's; or a span in that run's trace, which is then nearer than the run; or of another trace, and what
@@ -39,16 +40,7 @@ class AttachedContext(Scope):
 
     def __init__(self, context: Context, here: Run | Scope | None) -> None:
         run, remote, around = _parents(context, here)
-        super().__init__(
-            run,
-            route=around.route,
-            tags=around.tags,
-            metadata=around.metadata,
-            session_id=around.session_id,
-            user_id=around.user_id,
-            remote=remote,
-            outside=get_current(),
-        )
+        super().__init__(around, run, remote=remote, outside=get_current())
         self.context = context
         self._receipt: weakref.ref[_Receipt] | None = None
 

@@ -10,14 +10,14 @@ import codecs
 import errno
 import io
 import json
-import logging
 import os
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Generic, TextIO, TypeVar
+
+from ...counts import Throttle
 
 __all__ = ["Printer", "Target"]
 
@@ -128,7 +128,7 @@ class Printer(Generic[Line]):
         self._finish = finish
         self.target = Target(where())
         self._lines: deque[Line | bytes] = deque(maxlen=LINES_WAITING)
-        self._warned = -WARN_EVERY_S
+        self._warnings = Throttle(WARN_EVERY_S)
         self.unlock()
         _printers.add(self)
 
@@ -176,11 +176,8 @@ class Printer(Generic[Line]):
     def _warn(self, error: Exception) -> None:
         if isinstance(error, BrokenPipeError):  # who read it has seen enough: `| head`
             return
-        now = time.monotonic()
-        if now - self._warned < WARN_EVERY_S:
-            return
-        self._warned = now
-        logging.getLogger("tracebus").warning(
+        self._warnings.warn(
+            "write",
             "a log line could not be written to %r, and the app goes on without it: %r (said once a minute)",
             self.target.stream,
             error,

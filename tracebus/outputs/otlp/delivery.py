@@ -17,6 +17,7 @@ from typing import Any, Final
 from opentelemetry import context
 from opentelemetry.sdk.trace import ReadableSpan
 
+from ...counts import Throttle
 from ..batches import Losses, RetryError, Work
 from .metrics import Metrics
 from .records import RunRecord
@@ -102,7 +103,7 @@ class Delivery(Work):
         self._takes_parts = True
         self._most_s: float | None = None
         self._metrics_sent = time.monotonic()
-        self._warned: dict[str, float] = {}
+        self._warnings = Throttle(WARN_EVERY_S)
 
     # -- what the lane asks --------------------------------------------------------------------------------------------
 
@@ -259,12 +260,8 @@ class Delivery(Work):
         self._warn(reason, _LOST[reason], runs, self.address, why)
 
     def _warn(self, subject: str, message: str, *about: object) -> None:
-        now = time.monotonic()
-        if now - self._warned.get(subject, -WARN_EVERY_S) >= WARN_EVERY_S:
-            self._warned[subject] = now
-            logging.getLogger("tracebus").warning(
-                message + " (the app goes on; losses are counted, and this is said once a minute)", *about
-            )
+        said = message + " (the app goes on; losses are counted, and this is said once a minute)"
+        self._warnings.warn(subject, said, *about)
 
     # -- metrics -------------------------------------------------------------------------------------------------------
 

@@ -79,11 +79,11 @@ class Row:
         "steps",
         "streamed",
         "tags",
+        "tokens",
         "told",
         "top",
         "trace",
         "trace_row",
-        "usage",
         "used_below",
         "user",
     )
@@ -115,7 +115,8 @@ class Row:
         self.streamed: Body = NOTHING
         self.duration_ns: int | None = None
         self.first_token_ns: int | None = None
-        self.usage: Usage | None = None
+        self.tokens: tuple[int | None, ...] = _NO_COUNTS
+        """The counts of its usage, in the order of COUNTS."""
         self.cost: float | None = None
         self.counts = False
         self.used_below = False
@@ -132,6 +133,12 @@ class Row:
         self.tags = encoder.texts(beside.tags)
         self.metadata = encoder.body(beside.metadata)
 
+    def use(self, usage: Usage) -> None:
+        """Take over what the run has used, and what that cost."""
+        self.tokens = _counts_of(usage)
+        if self.model is not None and self.tokens != _NO_COUNTS:
+            self.cost = cost_of(self.model, usage, self.started_ns)
+
     @property
     def text(self) -> str | None:
         """What was streamed, if it is not the output."""
@@ -145,11 +152,6 @@ class Row:
     def tags_json(self) -> str | None:
         """Return its tags as JSON, None if there are none."""
         return encode(self.tags).decode() if self.tags else None
-
-    def tokens(self) -> tuple[int | None, ...]:
-        """Return the counts of its usage, in the order of COUNTS."""
-        usage = self.usage
-        return _NO_COUNTS if usage is None else _counts_of(usage)
 
     def search_words(self) -> tuple[str, str, str]:
         """Return what the run is found by: inputs, output with what was streamed, error."""
@@ -330,10 +332,9 @@ class Preparer:
 
     def _count(self, row: Row, usage: Any, batch: Prepared) -> None:
         """Say whether the usage of the run is in the totals: it is when no run below it has one."""
-        row.usage = _countable(usage) if isinstance(usage, Usage) else None
-        has_usage = any(count is not None for count in row.tokens())
-        if row.usage is not None and has_usage and row.model is not None:
-            row.cost = cost_of(row.model, row.usage, row.started_ns)
+        if isinstance(usage, Usage):
+            row.use(_countable(usage))
+        has_usage = row.tokens != _NO_COUNTS
         row.counts = has_usage and not row.used_below
         above, row.above = row.above, None
         if not has_usage and not row.used_below:

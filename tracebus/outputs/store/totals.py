@@ -95,7 +95,7 @@ class TraceDelta:
         if row.status != "ok":
             self.labels.add(("status", row.status))
         if row.counts:
-            self.add_usage(row.tokens(), row.cost)
+            self.add_usage(row.tokens, row.cost)
 
     def add_usage(self, tokens: tuple[int | None, ...], cost: float | None, sign: int = 1) -> None:
         """Add to the totals, or with -1 take away."""

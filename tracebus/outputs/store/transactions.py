@@ -193,7 +193,7 @@ class Transaction:
         rollup = self.rollups.of(row.started_ns, Series(delta.project, row.model or "", row.name, row.kind))
         rollup.add_run(row.duration_ns, row.first_token_ns, is_error=row.is_failure)
         if row.counts:
-            rollup.add_usage(row.tokens()[:3], row.cost)
+            rollup.add_usage(row.tokens[:3], row.cost)
 
     def _finish(self, rows: list[Row]) -> None:
         """Write what is known of runs that have ended: their tokens, and what they are found by."""
@@ -299,7 +299,7 @@ def _run_values(row: Row, process: int) -> tuple[Any, ...]:
     return (
         row.id, row.trace_row, row.span, row.high, row.parent, row.top, process, row.name, row.kind, row.status, row.model,
         row.started_ns, row.duration_ns, row.first_token_ns, 0 if row.steps is None else row.steps.count,
-        *row.tokens(), row.cost, row.counts, row.used_below, row.session, row.user, row.tags_json(),
+        *row.tokens, row.cost, row.counts, row.used_below, row.session, row.user, row.tags_json(),
         row.given, row.told, row.failure, row.masked, row.cut, row.outer_span, row.sampled,
     )  # fmt: skip
 
@@ -307,6 +307,6 @@ def _run_values(row: Row, process: int) -> tuple[Any, ...]:
 def _end_values(row: Row) -> tuple[Any, ...]:
     return (
         row.name, row.status, row.model, row.duration_ns, row.first_token_ns, 0 if row.steps is None else row.steps.count,
-        *row.tokens(), row.cost, row.counts, row.used_below, row.tags_json(), row.told, row.failure, row.masked, row.cut,
+        *row.tokens, row.cost, row.counts, row.used_below, row.tags_json(), row.told, row.failure, row.masked, row.cut,
         row.id,
     )  # fmt: skip

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from ...counts import Throttle
 from ..batches import HopelessError, RetryError, Work
 from .connections import Connection, keep_log_short, open_for_writing, writing
 from .files import BUSY, CORRUPT, TRANSIENT, StoreError, UnusableFileError, primary_code, program, set_aside
@@ -39,7 +40,7 @@ class Writer(Work):
         self.path = path
         self.preparer = preparer
         self._retention = retention
-        self._warned = -WARN_EVERY_S
+        self._warnings = Throttle(WARN_EVERY_S)
         self._was_open = False
         self._tried = -REOPEN_S
         self._losses = losses
@@ -83,11 +84,8 @@ class Writer(Work):
     def failed(self, error: Exception) -> None:
         """Say that something could not be written, once a minute."""
         told = error.__cause__ or error
-        now = time.monotonic()
-        if now - self._warned < WARN_EVERY_S:
-            return
-        self._warned = now
-        logging.getLogger("tracebus").warning(
+        self._warnings.warn(
+            "write",
             "the store %s cannot be written, and the app goes on without it: %s (losses are counted; said once a minute)",
             self.path,
             told,
