@@ -5,6 +5,7 @@ Here are the names that most users need; the modules that they come from say wha
 
 from typing import TYPE_CHECKING
 
+from .callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from .decorator import traced
 from .delivery import aflush, flush, shutdown, stats
 from .errors import TracebusError
@@ -31,7 +32,7 @@ from .events import (
     ToolError,
     ToolStart,
 )
-from .handlers import AsyncCallbackHandler, BaseCallbackHandler, attach, detach
+from .handlers import attach, detach
 from .runs import Run, Usage, current_run
 from .scopes import scope
 from .signals import (

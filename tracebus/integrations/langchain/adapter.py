@@ -19,10 +19,10 @@ from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler, 
 from langchain_core.messages import get_buffer_string
 from langchain_core.prompt_values import PromptValue
 
+from ...callbacks import OWN, Arguments, Dialect
 from ...errors import SubscriberError
 from ...events import main_input
 from ...families import MODEL_KINDS
-from ...handlers import OWN, Arguments, Dialect
 from ...payload import text_of
 from ...runs import Run
 from .lineage import Lineage
