@@ -109,7 +109,7 @@ def params_of(invocation_params: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def model_asked(params: Mapping[str, Any], metadata: Mapping[str, Any] | None) -> str | None:
     """Return the name of the model that is called, as far as it is known before the answer."""
-    return _first_text((metadata or {}).get("ls_model_name"), *(params.get(name) for name in _MODEL_NAMES))
+    return _first_text((metadata or {}).get("ls_model_name"), *map(params.get, _MODEL_NAMES))
 
 
 def model_answering(result: LLMResult) -> str | None:
@@ -172,7 +172,8 @@ def usage_of(result: LLMResult) -> Usage | None:
     """Return the tokens of a call: what its messages say, else what the provider's own words say."""
     usage: Usage | None = None
     for generation in _generations(result):
-        usage = added(usage, usage_in(_message_of(generation)))
+        if (answer := _message_of(generation)) is not None:
+            usage = added(usage, usage_in(answer))
     if usage is None and result.llm_output:
         return _usage(result.llm_output.get("token_usage") or result.llm_output.get("usage"))
     return usage
@@ -265,9 +266,12 @@ def name_of(name: str | None, serialized: Any, default: str) -> str:
     return default
 
 
+_IDS: Final = frozenset({"session_id", "thread_id", "conversation_id", "user_id"})
+
+
 def session_of(metadata: Mapping[str, Any] | None) -> tuple[str | None, str | None]:
     """Return the session and the user that LangChain's metadata name."""
-    if not metadata:
+    if not metadata or _IDS.isdisjoint(metadata):
         return None, None
     session = metadata.get("session_id") or metadata.get("thread_id") or metadata.get("conversation_id")
     user = metadata.get("user_id")

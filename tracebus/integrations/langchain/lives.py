@@ -82,13 +82,25 @@ class Life:
     ``owner`` is the handler that reported its start. ``is_stream`` says that it is one for sure: of models it is not known.
     """
 
-    __slots__ = ("children", "has_own_tokens", "is_paused", "is_stream", "owner", "parent_id", "run", "unit", "watch")
+    __slots__ = (
+        "children",
+        "has_own_tokens",
+        "is_model",
+        "is_paused",
+        "is_stream",
+        "owner",
+        "parent_id",
+        "run",
+        "unit",
+        "watch",
+    )
 
     def __init__(self, run: Run, parent_id: int | None, owner: object, is_stream: bool) -> None:
         self.run = run
         self.parent_id = parent_id
         self.owner = owner
         self.is_stream = is_stream
+        self.is_model = run.kind in MODEL_KINDS
         self.children: dict[int, None] = {}
         self.has_own_tokens = False
         self.is_paused = False
@@ -111,7 +123,7 @@ def begin(run_id: int, life: Life, colour: Colour) -> Pending:
     is_async = colour is ASYNC
     life.unit = unit_here(is_async)
     _lives[run_id] = life
-    if life.run.kind in MODEL_KINDS:
+    if life.is_model:
         _models[life.unit] = run_id
     if (parent := life_of(life.parent_id)) is not None:
         parent.children[run_id] = None
@@ -169,7 +181,7 @@ def _taken(run_id: int) -> Life | None:
         return None
     if life.watch is not None:
         life.watch.stop()
-    if life.run.kind in MODEL_KINDS and _models.get(life.unit) == run_id:
+    if life.is_model and _models.get(life.unit) == run_id:
         _models.pop(life.unit, None)
     if (parent := life_of(life.parent_id)) is not None:
         parent.children.pop(run_id, None)
