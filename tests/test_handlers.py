@@ -432,7 +432,7 @@ class TheirHandler:
 """
 ADAPTER = """
 from tracebus import chain_end
-from tracebus.handlers import Dialect, Method
+from tracebus.callbacks import Dialect, Method
 def in_their_types(event):
     return (("their type", event.output),), {}
 def adapt(handler):

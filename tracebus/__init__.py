@@ -5,7 +5,6 @@ Here are the names that most users need; the modules that they come from say wha
 
 from typing import TYPE_CHECKING
 
-from .callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from .decorator import traced
 from .delivery import aflush, flush, shutdown, stats
 from .errors import TracebusError
@@ -63,6 +62,7 @@ from .subscriptions import Subscription
 from .tracing import aemit, emit, trace
 
 if TYPE_CHECKING:
+    from .callbacks import AsyncCallbackHandler, BaseCallbackHandler
     from .outputs.logs import log_to_stdout
     from .propagation import extract, inject
 else:
@@ -73,6 +73,10 @@ else:
             from .outputs.logs import log_to_stdout
 
             return log_to_stdout
+        if name in ("AsyncCallbackHandler", "BaseCallbackHandler"):
+            from . import callbacks
+
+            return getattr(callbacks, name)
         if name in ("extract", "inject"):
             from . import propagation
 

@@ -11,39 +11,18 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .callbacks import (
-    OWN,
-    Adapter,
-    Arguments,
-    AsyncCallbackHandler,
-    BaseCallbackHandler,
-    Dialect,
-    Method,
-    hear_nothing,
-    hear_nothing_async,
-)
 from .dispatch import connect_receiver, queue_behind
 from .errors import MissingExtraError, SubscriberError
-from .late import loops
+from .late import callbacks, loops
 from .notebooks import site_of_caller
 from .signals import HOOKS, Hook, Route, chat_model_start, close_subscription, standing
 from .subscriptions import Connection, Subscription, identity_of, is_async_callable, is_brief
 
 if TYPE_CHECKING:
+    from .callbacks import Adapter, Arguments, Dialect, Method
     from .subscriptions import Receiver
 
-__all__ = [
-    "Arguments",
-    "AsyncCallbackHandler",
-    "BaseCallbackHandler",
-    "Callback",
-    "OWN",
-    "Dialect",
-    "Method",
-    "attach",
-    "detach",
-    "route_of",
-]
+__all__ = ["Callback", "attach", "detach", "route_of"]
 
 Callback: TypeAlias = Any
 """A handler object with ``on_*`` methods, or a callable that hears every hook as ``fn(sender, event=event)``."""
@@ -58,7 +37,7 @@ def _own_method(handler: object, name: str, bases: tuple[type, ...]) -> Callable
     if not callable(method):
         return None
     defined = getattr(type(handler), name, None)
-    return None if any(defined is getattr(base, name, hear_nothing) for base in bases) else method
+    return None if any(defined is getattr(base, name, callbacks.hear_nothing) for base in bases) else method
 
 
 def _receivers(handler: object, dialect: Dialect) -> list[tuple[Hook[Any], Receiver, Callable[..., Any]]]:
@@ -69,7 +48,7 @@ def _receivers(handler: object, dialect: Dialect) -> list[tuple[Hook[Any], Recei
         as_llm = dialect.chat_as_llm if how.hook is chat_model_start else None
         other = None if as_llm is None else _own_method(handler, as_llm.name, dialect.bases)
         if as_llm is not None and method is not None:
-            found.append((how.hook, *_with_fallback(handler, method, how, other or hear_nothing, as_llm)))
+            found.append((how.hook, *_with_fallback(handler, method, how, other or callbacks.hear_nothing, as_llm)))
         elif as_llm is not None and other is not None:
             found.append((how.hook, _unless(handler, how.ignored_by, _receiver(handler, other, as_llm), other), other))
         elif method is not None:
@@ -106,7 +85,7 @@ def _reader(handler: object, method: Callable[..., Any], how: Method) -> Callabl
 
 def _skip_of(method: Callable[..., Any]) -> Callable[..., Any]:
     """Return what is called in place of a method that does not hear an event."""
-    return hear_nothing_async if is_async_callable(method) else hear_nothing
+    return callbacks.hear_nothing_async if is_async_callable(method) else callbacks.hear_nothing
 
 
 def _unless(handler: object, ignored_by: str | None, receiver: Receiver, method: Callable[..., Any]) -> Receiver:
@@ -258,7 +237,7 @@ def _dialect_of(handler: object) -> Dialect:
     if adapter is None:
         adapter = _find_adapter(type(handler))
     if adapter is None:
-        return OWN
+        return callbacks.OWN
     _adapters[type(handler)] = adapter
     return adapter(handler)
 

@@ -11,7 +11,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["awaiting", "copy", "fnmatch", "lanes", "logging", "loops", "ownloop", "payload", "to_thread", "uuid"]
+__all__ = ["awaiting", "callbacks", "copy", "fnmatch", "lanes", "logging", "loops", "ownloop", "payload", "to_thread", "uuid"]
 
 
 class _Late:
@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 
     from anyio import to_thread
 
-    from . import awaiting, lanes, loops, ownloop, payload
+    from . import awaiting, callbacks, lanes, loops, ownloop, payload
 else:
     awaiting = _Late("tracebus.awaiting")
+    callbacks = _Late("tracebus.callbacks")
     copy = _Late("copy")
     fnmatch = _Late("fnmatch")
     lanes = _Late("tracebus.lanes")
