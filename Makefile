@@ -67,12 +67,9 @@ test-%: .venv/%/.installed .venv/node/.installed
 	$(call pytest,$*,not long and not once)
 
 # Run the tests of environment $(1) that the marks $(2) select, with the options $(3): of the files with the mark $(4),
-# or all. What fails beside others, which may take all the cores, fails when it does so by itself, too (1 is pytest's "some
-# failed"). What measures time comes after the rest, by itself; 5 is "nothing was collected".
+# or all. What measures time comes after the rest, by itself; 5 is pytest's "nothing was collected".
 define pytest
-@.venv/$(1)/bin/python -m pytest -q -m "$(2) and not alone" $(3) -n auto --maxprocesses 4 --dist worksteal $(call files,$(4)) \
-	|| { test $$? -eq 1 && echo "── what failed beside others, by itself" && \
-	.venv/$(1)/bin/python -m pytest -q -m "$(2) and not alone" $(3) --last-failed --last-failed-no-failures none; }
+@.venv/$(1)/bin/python -m pytest -q -m "$(2) and not alone" $(3) -n auto --maxprocesses 4 --dist worksteal $(call files,$(4))
 @.venv/$(1)/bin/python -m pytest -q -m "$(2) and alone" $(3) $(call files,alone) || test $$? -eq 5
 endef
 
