@@ -1,6 +1,7 @@
 """How runs of each kind say that they start and end, from sync or from async code.
 
-What opens a run, fails it and speaks on it in between is in ``tracing``.
+What opens a run, fails it and speaks on it in between is in ``tracing``. Start, end and, there, a token each spell out how an
+event gets to its subscribers: every traced call goes this way, and a function to share would be called on all of them.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def _own_method(handler: object, name: str, bases: tuple[type, ...]) -> Callable
     if not callable(method):
         return None
     defined = getattr(type(handler), name, None)
-    return None if any(defined is getattr(base, name, callbacks.hear_nothing) for base in bases) else method
+    return None if any(defined is getattr(base, name, callbacks.hear_nothing_async) for base in bases) else method
 
 
 def _receivers(handler: object, dialect: Dialect) -> list[tuple[Hook[Any], Receiver, Callable[..., Any]]]:
