@@ -739,7 +739,7 @@ def test_the_words_of_what_is_deleted_are_gone_from_the_index(path):
         trace_id = reader.search("zebraquestion").items[0].trace_id
     delete(path, trace=trace_id)
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("CREATE VIRTUAL TABLE temp.words USING fts5vocab('main', 'search', 'row')")
+        connection.execute("CREATE VIRTUAL TABLE temp.words USING fts5vocab('main', 'search_0', 'row')")
         words = [word for (word,) in connection.execute("SELECT term FROM temp.words")]
     assert "innocent" in words
     assert [word for word in words if word.startswith("zebra")] == []

@@ -52,7 +52,7 @@ def all_runs(reader: Reader) -> list:
 def check_integrity(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        connection.execute("INSERT INTO search (search) VALUES ('integrity-check')")
+        connection.execute("INSERT INTO search_0 (search_0) VALUES ('integrity-check')")
 
 
 WRITER = """

@@ -77,6 +77,7 @@ __all__ = [
     "sized_snapshot",
     "snapshot",
     "text_of",
+    "without_secrets",
 ]
 
 Capture: TypeAlias = Literal["none", "inputs", "outputs", "all"]
@@ -125,8 +126,12 @@ def sanitize(value: object, redactor: Redactor | None = None, limits: Limits = D
 
     ``redactor`` is the default one if none is given.
     """
+    return without_secrets(snapshot(value, limits), redactor, limits)
+
+
+def without_secrets(copied: JSON, redactor: Redactor | None = None, limits: Limits = DEFAULT_LIMITS) -> JSON:
+    """Return what ``snapshot`` returned without its secrets: itself when it has none; never raise."""
     try:
-        copied = snapshot(value, limits)
         masked = (redactor or default_redactor()).mask(copied)
         if masked == copied:
             return copied

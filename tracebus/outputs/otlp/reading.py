@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import msgspec
 
 from ...events import main_input
-from ...payload import INT64, JSON, sanitize, short_text
-from ...redaction import Redactor, default_redactor
+from ...payload import INT64, JSON, short_text, without_secrets
+from ...redaction import Redactor
 from ...runs import COUNTS, Usage
 from ..notes import Noted, Said
 from .messages import answers_of, as_list, first_of, messages_of, text_parts
@@ -54,9 +54,7 @@ class Masker:
 
     def plain(self, value: Any) -> Any:
         """Return bounded JSON types without their secrets."""
-        # What was noted is bounded, so it has to be copied again only when something was masked.
-        masked = (self._redactor or default_redactor()).mask(value)
-        return value if masked == value else sanitize(value, self._redactor)
+        return without_secrets(value, self._redactor)
 
     def text(self, value: object) -> str:
         """Return a short text without its secrets."""

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from ...payload import JSON, encode, sanitize, short_text
+from ...payload import JSON, encode, sanitize, short_text, without_secrets
 from ...redaction import MASK, Redactor
 from ..notes import Noted, Said
 
@@ -46,7 +46,7 @@ class Encoder:
         if said is None:
             return NOTHING
         if isinstance(said, bytes):
-            return self.of_value(_decode(said))
+            return self._of_json(said)
         known, body = self._last
         if said is not known:
             body = self.of_value(said)
@@ -56,8 +56,12 @@ class Encoder:
     def of_value(self, value: Any) -> Body:
         """Return the body of JSON types."""
         clean = sanitize(value, self._redactor)
-        json = encode(clean).decode()
-        return Body(json, clean, json.count(MASK), "…" in json and _CUT.search(json) is not None)
+        return _body(encode(clean).decode(), clean)
+
+    def _of_json(self, said: bytes) -> Body:
+        value = _decode(said)
+        clean = without_secrets(value, self._redactor)
+        return _body((said if clean is value else encode(clean)).decode(), clean)
 
     def error(self, noted: Noted) -> Body:
         """Return the body of an error: its type, its message, the frames with the innermost last, and its causes."""
@@ -77,6 +81,10 @@ class Encoder:
     def texts(self, texts: tuple[str, ...]) -> list[str]:
         """Return short texts without secrets."""
         return [short_text(text, self._redactor) for text in texts]
+
+
+def _body(json: str, value: JSON) -> Body:
+    return Body(json, value, json.count(MASK), "…" in json and _CUT.search(json) is not None)
 
 
 def _as_error(said: Any) -> dict[str, Any]:
@@ -106,7 +114,9 @@ def headline(value: JSON) -> str | None:
         else:
             break
     text = found if isinstance(found, str) else encode(found).decode()
-    line = " ".join(text[: 2 * LINE].split())
+    line = text[: LINE + 1]
+    if not line.isprintable() or "  " in line or line.strip() != line:  # to look is a quarter of splitting
+        line = " ".join(text[: 2 * LINE].split())
     return line if len(line) <= LINE else f"{line[: LINE - 1]}…"
 
 

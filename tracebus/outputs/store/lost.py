@@ -14,6 +14,7 @@ import msgspec
 from .bodies import words
 from .connections import open_for_writing, writing
 from .files import StoreError
+from .index import Index, Words
 from .liveness import Lockfile
 from .rollups import Rollups, Series
 
@@ -63,14 +64,13 @@ def mark_lost(connection: sqlite3.Connection, processes: Iterable[int]) -> int:
     lost, rollups = 0, Rollups()
     traces: set[int] = set()
     runs: list[int] = []
+    found_by: list[Words] = []
     for process in processes:
         found = connection.execute(_OPEN, (process,)).fetchall()
         for run, trace, _, project, model, name, kind, started_ns, inputs, streamed in found:
             rollups.of(started_ns, Series(project, model or "", name, kind)).add_run(None, None, is_error=False)
             given = "" if inputs is None else words(json.loads(inputs))
-            connection.execute(
-                "INSERT INTO search (rowid, input, output, error) VALUES (?, ?, ?, '')", (run, given, streamed or "")
-            )
+            found_by.append((run, given, streamed or "", ""))
             connection.execute("UPDATE traces SET open = open - 1 WHERE id = ?", (trace,))
             connection.execute("UPDATE traces SET status = 'lost' WHERE id = ? AND root = ?", (trace, run))
             connection.execute("INSERT OR IGNORE INTO labels VALUES ('status', 'lost', ?)", (trace,))
@@ -80,6 +80,7 @@ def mark_lost(connection: sqlite3.Connection, processes: Iterable[int]) -> int:
         connection.execute("UPDATE processes SET lost = lost + ? WHERE id = ?", (len(found), process))
         lost += len(found)
     if lost:
+        Index(connection).add(connection, found_by)
         rollups.write(connection, {})
         tell(connection, traces, runs)
     return lost

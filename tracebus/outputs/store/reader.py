@@ -39,6 +39,7 @@ from .answers import (
 from .connections import PerThread, open_for_reading, reading
 from .files import StoreError, default_path, size_of
 from .filters import By, Filter, search_words, where_runs, where_traces
+from .index import PARTS_BELOW
 from .lost import look_for_the_dead
 from .rows import price_list
 from .shapes import (
@@ -296,12 +297,18 @@ class Reader:
         has ended.
         """
         condition = where_runs(Filter.of(wanted, **fields))
-        rows = self._rows(
-            f"""SELECT {RUN} FROM search CROSS JOIN runs ON runs.id = search.rowid
-            CROSS JOIN traces ON traces.id = runs.trace_id
-            WHERE search MATCH ? AND search.rowid < ? AND {condition.sql} ORDER BY search.rowid DESC LIMIT ?""",
-            (search_words(text), _key(after, 2**63 - 1), *condition.values, _checked(limit) + 1),
-        )
+        words, below, wanted_rows = search_words(text), _key(after, 2**63 - 1), _checked(limit) + 1
+        rows: list[Any] = []
+        with reading(self._connections.get()):
+            for (part,) in self._rows(PARTS_BELOW, (below,)):
+                rows += self._rows(
+                    f"""SELECT {RUN} FROM search_{part} AS part CROSS JOIN runs ON runs.id = part.rowid
+                    CROSS JOIN traces ON traces.id = runs.trace_id
+                    WHERE search_{part} MATCH ? AND part.rowid < ? AND {condition.sql} ORDER BY part.rowid DESC LIMIT ?""",
+                    (words, below, *condition.values, wanted_rows - len(rows)),
+                )
+                if len(rows) == wanted_rows:
+                    break
         return _page([(run_of(row), row[0]) for row in rows], limit)
 
     # -- sessions and statistics ---------------------------------------------------------------------------------------

@@ -8,17 +8,17 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from .bodies import error_words, words
 from .connections import keep_log_short, writing
+from .index import Index, drop_parts, has_part, merge_part
 from .lost import tell
 from .rollups import Rollups, Series
 
 __all__ = ["Retention", "clean_up", "prune", "remove_traces"]
 
 DAY_NS: Final = 86_400 * 10**9
-MERGED_PAGES: Final = 500
 REMOVED_AT_ONCE: Final = 50
 
 
@@ -30,6 +30,13 @@ class Retention:
     size_bytes: int | None = 4 * 1024**3
 
 
+class Pruned(NamedTuple):
+    """Whether everything that was to go has gone, and the parts of the index that have words of it until ``clean_up``."""
+
+    is_done: bool
+    parts: set[int]
+
+
 _RUNS: Final = """
 SELECT runs.id, project, runs.model, runs.name, runs.kind, runs.status, runs.started_ns, runs.duration_ns,
     runs.first_token_ns, runs.input_tokens, runs.output_tokens, runs.total_tokens, runs.cost, counts,
@@ -38,9 +45,13 @@ FROM runs JOIN traces ON traces.id = trace_id LEFT JOIN bodies ON bodies.run = r
 """
 
 
-def remove_traces(connection: sqlite3.Connection, traces: Iterable[int]) -> int:
-    """Remove traces by their rows, in the open transaction; return how many runs that were."""
-    rollups, removed, runs = Rollups(), [], 0
+def remove_traces(connection: sqlite3.Connection, traces: Iterable[int]) -> tuple[int, set[int]]:
+    """Remove traces by their rows, in the open transaction.
+
+    Return how many runs that were, and the parts of the index that have their words until ``clean_up``.
+    """
+    rollups, index = Rollups(), Index(connection)
+    removed, runs, parts = [], 0, set[int]()
     for trace in traces:
         found = connection.execute("SELECT trace FROM traces WHERE id = ?", (trace,)).fetchone()
         if found is None:
@@ -48,7 +59,10 @@ def remove_traces(connection: sqlite3.Connection, traces: Iterable[int]) -> int:
         removed.append(bytes(found[0]))
         rows = connection.execute(_RUNS, (trace,)).fetchall()
         for row in rows:
-            _take_off(connection, row, rollups)
+            run, status, texts = row[0], row[5], row[-4:]
+            if status != "open":  # which is neither counted nor in the index yet
+                _take_off(row, rollups)
+                parts.add(index.remove(connection, (run, *indexed_words(*texts))))
         runs += len(rows)
         _leave_session(connection, trace)
         numbers = [(row[0],) for row in rows]
@@ -59,20 +73,16 @@ def remove_traces(connection: sqlite3.Connection, traces: Iterable[int]) -> int:
     rollups.write(connection, {})
     connection.execute("UPDATE counters SET removals = removals + 1")
     tell(connection, removed=removed)
-    return runs
+    return runs, parts
 
 
-def _take_off(connection: sqlite3.Connection, row: tuple[Any, ...], rollups: Rollups) -> None:
-    run, project, model, name, kind, status, started_ns, duration_ns, first_token_ns, *rest = row
-    given, told, total, cost, counts, inputs, output, error, streamed = rest
-    if status == "open":  # neither counted nor in the index yet
-        return
+def _take_off(row: tuple[Any, ...], rollups: Rollups) -> None:
+    _, project, model, name, kind, status, started_ns, duration_ns, first_token_ns, *rest = row
+    given, told, total, cost, counts, *_ = rest
     rollup = rollups.of(started_ns, Series(project, model or "", name, kind))
     rollup.add_run(duration_ns, first_token_ns, is_error=status == "error", sign=-1)
     if counts:
         rollup.add_usage((given, told, total), cost, -1)
-    texts = indexed_words(inputs, output, error, streamed)
-    connection.execute("INSERT INTO search (search, rowid, input, output, error) VALUES ('delete', ?, ?, ?, ?)", (run, *texts))
 
 
 def indexed_words(inputs: str | None, output: str | None, error: str | None, streamed: str | None) -> tuple[str, str, str]:
@@ -100,27 +110,25 @@ def _leave_session(connection: sqlite3.Connection, trace: int) -> None:
     connection.execute("DELETE FROM sessions WHERE session = ? AND traces <= 0", (session,))
 
 
-def clean_up(connection: sqlite3.Connection, path: Path) -> None:
-    """Make the index forget what was removed, and the log too.
+def clean_up(connection: sqlite3.Connection, path: Path, parts: Iterable[int]) -> None:
+    """Make these parts of the index forget what was removed, and the log too.
 
-    Until its parts are merged, an index keeps the words of what was removed (https://sqlite.org/fts5.html, "merge"). In
-    small transactions, so that nobody waits long.
+    In small transactions, so that nobody waits long.
     """
-    pages = -MERGED_PAGES
-    while True:
-        before = connection.total_changes
-        with writing(connection):
-            connection.execute("INSERT INTO search (search, rank) VALUES ('merge', ?)", (pages,))
-        if connection.total_changes - before < 2:
-            break
-        pages = MERGED_PAGES
-        keep_log_short(connection, path)
+    for part in sorted(parts):
+        begin = is_more = True
+        while is_more:
+            with writing(connection):
+                is_more = has_part(connection, part) and merge_part(connection, part, begin=begin)
+            begin = False  # or what somebody writes meanwhile would have to be merged, too
+            keep_log_short(connection, path)
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
-def prune(connection: sqlite3.Connection, retention: Retention, *, budget_s: float = 3600.0) -> bool:
-    """Remove what is too old or too much, the oldest first; return whether all was done within ``budget_s`` seconds."""
+def prune(connection: sqlite3.Connection, retention: Retention, *, budget_s: float = 3600.0) -> Pruned:
+    """Remove what is too old or too much, the oldest first, for about ``budget_s`` seconds."""
     deadline = time.monotonic() + budget_s
+    parts: set[int] = set()
     if retention.days is not None:
         before_ns = _oldest_kept(retention.days)
         with writing(connection):
@@ -128,10 +136,11 @@ def prune(connection: sqlite3.Connection, retention: Retention, *, budget_s: flo
             connection.execute("DELETE FROM processes WHERE closed_ns < ?", (before_ns,))
     while traces := _too_many(connection, retention):
         with writing(connection):
-            remove_traces(connection, traces)
+            parts |= remove_traces(connection, traces)[1]
+            drop_parts(connection)
         if time.monotonic() > deadline:
-            return False
-    return True
+            return Pruned(False, parts)
+    return Pruned(True, parts)
 
 
 def _too_many(connection: sqlite3.Connection, retention: Retention) -> list[int]:

@@ -139,7 +139,7 @@ CREATE TABLE changes (
 );
 
 CREATE VIRTUAL TABLE search USING fts5 (
-    input, output, error, content = '', tokenize = "unicode61 remove_diacritics 2"
+    input, output, error, content = '', columnsize = 0, tokenize = "unicode61 remove_diacritics 2"
 );
 """
 
@@ -153,7 +153,17 @@ ALTER TABLE runs ADD COLUMN outer_span INTEGER;  -- of another tracer, between t
 ALTER TABLE runs ADD COLUMN sampled INTEGER NOT NULL DEFAULT 1;  -- whether whoever began the trace elsewhere keeps it
 """
 
-MIGRATIONS: Final[list[str]] = [_FIRST, _CACHE_WRITES, _OTHER_TRACERS]
+_SEARCH_IN_PARTS: Final = """
+CREATE TABLE search_parts (
+    first INTEGER PRIMARY KEY,       -- search_<first> has the runs from this number on, up to the next part's
+    is_merged INTEGER NOT NULL DEFAULT 0  -- whether, once full, it was merged into one piece
+);
+INSERT INTO search_parts (first) VALUES (0);
+ALTER TABLE search RENAME TO search_0;
+INSERT INTO search_0 (search_0, rank) VALUES ('automerge', 16);
+"""
+
+MIGRATIONS: Final[list[str]] = [_FIRST, _CACHE_WRITES, _OTHER_TRACERS, _SEARCH_IN_PARTS]
 """What makes version 1 of nothing, version 2 of version 1, and so on."""
 
 

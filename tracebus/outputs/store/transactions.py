@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from ...runs import COUNTS
+from .index import Index
 from .rollups import Rollups, Series
 from .rows import Prepared, Preparer, Row
 from .steps import Steps, fit, pack
@@ -33,6 +34,7 @@ class Memory:
     def __init__(self) -> None:
         self.process = 0
         self.removals = -1
+        self._index: Index | None = None
         self.series: dict[Series, int] = {}
         self._traces: OrderedDict[bytes, tuple[int, str]] = OrderedDict()
 
@@ -52,9 +54,23 @@ class Memory:
         while len(self._traces) > TRACES_KNOWN:
             self._traces.popitem(last=False)
 
+    def index_for(self, connection: sqlite3.Connection, next_run: int) -> Index:
+        """Return the index of words, with room for runs from ``next_run`` on."""
+        if self._index is None or not self._index.has_room(next_run):
+            self._index = Index(connection)
+        if not self._index.has_room(next_run):
+            self._index.begin_part(connection, next_run)
+        return self._index
+
+    def forget_new(self) -> None:
+        """Forget what was added in a transaction that failed: it is not in the store after all."""
+        self._index = None
+        self.series.clear()
+
     def forget(self, removals: int) -> None:
         """Trust no row number from before something was deleted, by whomever."""
         self.removals = removals
+        self._index = None
         self.series.clear()
         self._traces.clear()
 
@@ -75,6 +91,7 @@ class Transaction:
         self.rollups = Rollups()
         self.also_changed: set[int] = set()
         self.chunks: list[tuple[Row, int]] = []
+        self.steps: list[tuple[int, int, bytes]] = []
 
     def write(self) -> None:
         """Write everything that is in the batch."""
@@ -82,6 +99,7 @@ class Transaction:
         self.tick, self.next_run, removals = connection.execute("SELECT tick, next_run, removals FROM counters").fetchone()
         if removals != self.memory.removals:
             self._forget_removed(removals)
+        self.index = self.memory.index_for(connection, self.next_run)
         fresh = batch.fresh
         changed = [row for row in batch.changed.values() if row.is_written]
         for row in fresh:
@@ -94,6 +112,7 @@ class Transaction:
         self._insert(fresh)
         self._update([row for row in changed if row.is_ended])
         self._stream([row for row in (*fresh, *changed) if not row.is_ended])
+        connection.executemany("INSERT INTO tokens VALUES (?, ?, ?)", self.steps)
         here = {id(row) for row in (*fresh, *changed)}
         for row in batch.late:
             if id(row) in here:
@@ -197,10 +216,7 @@ class Transaction:
 
     def _finish(self, rows: list[Row]) -> None:
         """Write what is known of runs that have ended: their tokens, and what they are found by."""
-        self.connection.executemany(
-            "INSERT INTO search (rowid, input, output, error) VALUES (?, ?, ?, ?)",
-            [(row.id, *row.search_words()) for row in rows],
-        )
+        self.index.add(self.connection, [(row.id, *row.search_words()) for row in rows])
         for row in rows:
             if row.steps is not None:
                 self._finish_steps(row, row.steps)
@@ -212,11 +228,11 @@ class Transaction:
             self._add_chunk(row, steps.flat[steps.packed :])
             return
         self.connection.execute("DELETE FROM tokens WHERE run = ?", (row.id,))
-        self.connection.execute("INSERT INTO tokens VALUES (?, 0, ?)", (row.id, pack(fit(steps.flat, raw, str(stored)))))
+        self.steps.append((row.id, 0, pack(fit(steps.flat, raw, str(stored)))))
 
     def _add_chunk(self, row: Row, flat: Any) -> None:
         if flat and row.steps is not None:
-            self.connection.execute("INSERT INTO tokens VALUES (?, ?, ?)", (row.id, row.steps.packed, pack(flat)))
+            self.steps.append((row.id, row.steps.packed, pack(flat)))
 
     def _stream(self, rows: list[Row]) -> None:
         """Write what open runs have streamed so far; the text only while there is time to mask it."""

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
 import msgspec
@@ -16,7 +16,7 @@ import msgspec
 from ...errors import ArgumentError
 from ...runs import KINDS, RemoteParent
 from ..batches import HopelessError, RetryError
-from ..notes import Beside, Facts, Noted
+from ..notes import Beside, Facts, Noted, as_said
 from .answers import RunDetail
 from .bodies import Encoder
 from .files import StoreError, default_path
@@ -165,12 +165,12 @@ def _write(writer: Writer, records: list[Record]) -> int:
 def _records_of(line: _Line) -> Iterator[Record]:
     run, body = line.detail.run, line.detail.body
     facts = facts_of(line.detail)
-    beside = Beside(tuple(run.tags), run.model, _encode(body.metadata) if body.metadata else None)
-    yield Started(0, facts, beside, None if body.inputs is None else _encode(body.inputs))
+    beside = Beside(tuple(run.tags), run.model, as_said(body.metadata) if body.metadata else None)
+    yield Started(0, facts, beside, None if body.inputs is None else as_said(body.inputs))
     for step in line.detail.steps:
         yield Token(0, facts.seq, run.started_ns + step.at_ns, step.text)
     for event in line.detail.events:
-        yield Happened(0, facts, event.time_ns, event.hook, _encode(event.data))
+        yield Happened(0, facts, event.time_ns, event.hook, cast("bytes", as_said(event.data)))
     yield Ended(
         0,
         facts,
@@ -179,7 +179,7 @@ def _records_of(line: _Line) -> Iterator[Record]:
         run.duration_ns,
         run.first_token_ns,
         run.tokens.usage(),
-        None if body.output is None else _encode(body.output),
+        None if body.output is None else as_said(body.output),
         noted_error(line.detail),
     )
 

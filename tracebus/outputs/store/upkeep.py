@@ -59,14 +59,16 @@ def delete(
         if not rows:
             what = f"session {session_id!r}" if session_id is not None else f"user {user_id!r}"
             raise NotFoundError(f"no trace of the {what} is in {file}")
-        runs = 0
+        runs, parts = 0, set[int]()
         for begin in range(0, len(rows), REMOVED_AT_ONCE):
             with writing(connection):
-                runs += remove_traces(connection, rows[begin : begin + REMOVED_AT_ONCE])
+                removed, touched = remove_traces(connection, rows[begin : begin + REMOVED_AT_ONCE])
+            runs += removed
+            parts |= touched
             keep_log_short(connection, file)
             if progress is not None:
                 progress(min(begin + REMOVED_AT_ONCE, len(rows)), len(rows))
-        clean_up(connection, file)
+        clean_up(connection, file, parts)
     return Removed(len(rows), runs)
 
 
@@ -83,8 +85,7 @@ def prune(
     with Reader(file) as reader:
         before = reader.info()
     with _opened(file) as connection:
-        prune_traces(connection, Retention(keep_days, keep_bytes))
-        clean_up(connection, file)
+        clean_up(connection, file, prune_traces(connection, Retention(keep_days, keep_bytes)).parts)
     with Reader(file) as reader:
         after = reader.info()
     return Removed(max(0, before.traces - after.traces), max(0, before.runs - after.runs))

@@ -15,6 +15,7 @@ from ...counts import Throttle
 from ..batches import HopelessError, RetryError, Work
 from .connections import Connection, keep_log_short, open_for_writing, writing
 from .files import BUSY, CORRUPT, TRANSIENT, StoreError, UnusableFileError, primary_code, program, set_aside
+from .index import merge_full_part
 from .liveness import Lockfile
 from .lost import bury_the_dead, mark_lost
 from .records import Record
@@ -195,9 +196,10 @@ class Writer(Work):
         try:
             with writing(connection):
                 transaction.write()
+                merge_full_part(connection)
                 self._tell_losses(connection)
         except BaseException:
-            self._memory.series.clear()  # those that were new are not in the store after all
+            self._memory.forget_new()
             self._told_losses = {}
             raise
         transaction.settle()
@@ -210,5 +212,5 @@ class Writer(Work):
 
     def _keep_house(self, connection: Connection) -> None:
         now = time.monotonic()
-        if now - self._pruned >= PRUNE_EVERY_S and prune(connection, self._retention, budget_s=PRUNE_S):
+        if now - self._pruned >= PRUNE_EVERY_S and prune(connection, self._retention, budget_s=PRUNE_S).is_done:
             self._pruned = now
