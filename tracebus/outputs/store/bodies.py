@@ -6,7 +6,7 @@ How long and how deep a value may be, and what counts as a secret, is decided in
 from __future__ import annotations
 
 import re
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -22,13 +22,22 @@ LINE: Final = 160
 _decode: Final = msgspec.json.Decoder().decode
 
 
-class Body(NamedTuple):
-    """One value: its JSON, a line of it, how many secrets were masked in it, and whether something was cut."""
+class Body(msgspec.Struct, gc=False):
+    """One value: its JSON, how many secrets were masked in it, and whether something was cut.
+
+    A batch has thousands, so that the collector would go through all of them, and what is in them, again and again: it does
+    not look at these, and whoever has taken from ``value`` what is needed of it calls ``shrink``.
+    """
 
     json: str | None
     value: JSON
     masked: int
     cut: bool
+
+    def shrink(self) -> None:
+        """Keep of the value what is no container."""
+        if isinstance(self.value, dict | list):
+            self.value = None
 
 
 NOTHING: Final = Body(None, None, 0, False)
@@ -50,7 +59,8 @@ class Encoder:
         known, body = self._last
         if said is not known:
             body = self.of_value(said)
-            self._last = said, body
+            if isinstance(body.value, str):  # and not what a rule has made of it
+                self._last = said, body
         return body
 
     def of_value(self, value: Any) -> Body:

@@ -48,6 +48,7 @@ class Row:
 
     __slots__ = (
         "above",
+        "asked",
         "cost",
         "counts",
         "cut",
@@ -55,6 +56,7 @@ class Row:
         "error",
         "failure",
         "first_token_ns",
+        "found_by",
         "given",
         "high",
         "id",
@@ -107,6 +109,10 @@ class Row:
         self.started_ns = facts.started_ns
         self.status = "open"
         self.inputs = self.output = self.error = self.metadata = NOTHING
+        self.asked = ""
+        """The words of its inputs."""
+        self.found_by: tuple[str, str, str] = ("", "", "")
+        """What it is found by, once it has ended: inputs, output with what was streamed, error."""
         self.given: str | None = None
         """A line of the inputs, and the next two of the output and of the error, for lists."""
         self.told: str | None = None
@@ -132,6 +138,7 @@ class Row:
         self.model = None if beside.model is None else encoder.text(str(beside.model))
         self.tags = encoder.texts(beside.tags)
         self.metadata = encoder.body(beside.metadata)
+        self.metadata.shrink()
 
     def use(self, usage: Usage) -> None:
         """Take over what the run has used, and what that cost."""
@@ -153,12 +160,14 @@ class Row:
         """Return its tags as JSON, None if there are none."""
         return encode(self.tags).decode() if self.tags else None
 
-    def search_words(self) -> tuple[str, str, str]:
-        """Return what the run is found by: inputs, output with what was streamed, error."""
+    def take_words(self) -> None:
+        """Take over what it is found by, after which its values are not needed."""
         output = words(self.output.value)
         if self.text:
             output = f"{output}\n{self.text}" if output else self.text
-        return words(self.inputs.value), output, error_words(self.error.value)
+        self.found_by = self.asked, output, error_words(self.error.value)
+        self.output.shrink()
+        self.error.shrink()
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -264,6 +273,8 @@ class Preparer:
         row = self._new_row(facts, record.beside, batch)
         row.inputs = self.encoder.body(record.inputs)
         row.given = headline(row.inputs.value)
+        row.asked = words(row.inputs.value)
+        row.inputs.shrink()
         self.open[facts.seq] = row
 
     def _new_row(self, facts: Facts, beside: Beside, batch: Prepared) -> Row:
@@ -309,6 +320,7 @@ class Preparer:
             row.failure = headline(error_words(row.error.value))
         self._finish_stream(row)
         row.told = self._line_of_output(row)
+        row.take_words()
         bodies = (row.inputs, row.output, row.error, row.metadata, row.streamed)
         row.masked = sum(body.masked for body in bodies)
         row.cut = any(body.cut for body in bodies)

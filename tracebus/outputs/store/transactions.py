@@ -216,14 +216,14 @@ class Transaction:
 
     def _finish(self, rows: list[Row]) -> None:
         """Write what is known of runs that have ended: their tokens, and what they are found by."""
-        self.index.add(self.connection, [(row.id, *row.search_words()) for row in rows])
+        self.index.add(self.connection, [(row.id, *row.found_by) for row in rows])
         for row in rows:
             if row.steps is not None:
                 self._finish_steps(row, row.steps)
 
     def _finish_steps(self, row: Row, steps: Steps) -> None:
         raw = steps.text()
-        stored = row.text if row.text is not None else row.output.value
+        stored = row.text if row.text is not None else row.output.value or ""
         if stored == raw:
             self._add_chunk(row, steps.flat[steps.packed :])
             return
