@@ -5,7 +5,7 @@ which look at the variables of the context without owning them: a finalizer that
 (python/cpython#148891). A traced generator that its consumer dropped has such a finalizer. From 3.12 on the collector waits
 for the next instruction.
 
-So each collection keeps the variables as it found them, until somebody is at a point where nothing is in the middle of
+So each collection keeps the variables as it found them. Whoever ends a run lets go of them: there, nothing is in the middle of
 anything.
 """
 
@@ -14,21 +14,20 @@ from __future__ import annotations
 import gc
 import sys
 from collections import deque
-from collections.abc import Callable
 from contextvars import Context, copy_context
 from functools import partial
 from itertools import repeat
 from operator import methodcaller
-from typing import Any, Final, TypeVar, cast
+from typing import Final
 
-__all__ = ["releasing"]
+__all__ = ["kept"]
 
-F = TypeVar("F", bound=Callable[..., Any])
+kept: Final[deque[Context | None]] = deque(maxlen=20)
+"""A copy of the context in which each of the last collections began, and None after each that has ended.
 
-IN_THE_MIDDLE: Final = sys.implementation.name == "cpython" and sys.version_info < (3, 12)
-
-_kept: Final[deque[Context | None]] = deque(maxlen=20)
-"""A copy of the context in which each of the last collections began, and None after each that has ended."""
+While the last one is None, no collection is going on in any thread, and ``clear`` is safe: 3.11 changes threads at calls and
+in loops, not between a look at it and the call. That is done in place: where the stack ends, a function has no room.
+"""
 
 
 # gc.callbacks has partial(getattr, …) of these: it reads the attribute that is named as the phase, and to read it does what
@@ -39,8 +38,8 @@ _kept: Final[deque[Context | None]] = deque(maxlen=20)
 class _Variables:
     """Keep the variables of the context in which a collection begins."""
 
-    start = property(partial(next, map(_kept.append, iter(copy_context, None))))
-    stop = property(partial(next, map(_kept.append, repeat(None))))
+    start = property(partial(next, map(kept.append, iter(copy_context, None))))
+    stop = property(partial(next, map(kept.append, repeat(None))))
 
 
 class _Caches:
@@ -54,18 +53,5 @@ class _Caches:
     stop = property(methodcaller("run", int))
 
 
-def releasing(set_variable: F) -> F:
-    """Return a function that does the same, and releases what earlier collections have kept."""
-    if not IN_THE_MIDDLE:
-        return set_variable
-
-    def set_and_release(value: object) -> object:
-        if _kept and _kept[-1] is None:  # no collection is going on, in any thread
-            _kept.clear()
-        return set_variable(value)
-
-    return cast("F", set_and_release)
-
-
-if IN_THE_MIDDLE:
+if sys.implementation.name == "cpython" and sys.version_info < (3, 12):
     gc.callbacks += [partial(getattr, _Variables()), partial(getattr, _Caches())]

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, cast
 
 from . import runs
+from .collector import kept
 from .dispatch import Plan, Rest, await_rest, call_plain, deliver, deliver_async, deliver_shielded, post_rest
 from .events import Event
 from .runs import Run, Status, claim_end, next_seq
@@ -106,6 +107,8 @@ def _ending(hook: Hook[Any]) -> EndRun:
             return None
         run.status = status
         run._ended = runs.monotonic_ns()
+        if kept and kept[-1] is None:
+            kept.clear()
         sender = run._source.sender
         plan = hook.plan
         if hook.is_filtered or run._route is not None:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
-from .collector import releasing
 from .errors import ArgumentError
 from .late import uuid
 from .values import Value
@@ -394,7 +393,7 @@ def use_instruments(instruments: Instruments) -> Instruments:
 
 _current: ContextVar[Run | Scope | None] = ContextVar("tracebus", default=None)
 get_current: Final = _current.get
-set_current: Final = releasing(_current.set)
+set_current: Final = _current.set
 
 
 def innermost() -> Run | Scope | None:

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Final, cast
 
 from . import runs
+from .collector import kept
 from .dispatch import call_plain, wait_for_queued
 from .errors import ArgumentError
 from .events import LLMNewToken
@@ -181,6 +182,8 @@ def fail_run(run: Run, colour: Colour, error: BaseException, status: Status | No
     run.status = status or status_of(error)
     run._ended = runs.monotonic_ns()
     run.error = error
+    if kept and kept[-1] is None:
+        kept.clear()
     source = run._source
     hook = source.family.error
     plan = hook.plan_for(source.sender, run)
