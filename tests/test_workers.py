@@ -1,5 +1,6 @@
 """Servers with workers, real ones: what clients asked for and what was recorded are the same, also when a worker is killed."""
 
+import contextlib
 import json
 import os
 import queue
@@ -117,11 +118,11 @@ class Server:
             for line in lines:
                 self._said.put(line)
 
-    def wait_for(self, pattern: str) -> re.Match[str]:
-        """Wait until the server says `pattern`."""
+    def wait_for(self, pattern: str, timeout_s: float = 60) -> re.Match[str]:
+        """Wait until the server says `pattern`, and at most so long for each line."""
         while True:
             try:
-                self.said.append(self._said.get(timeout=60))
+                self.said.append(self._said.get(timeout=timeout_s))
             except queue.Empty:
                 raise AssertionError(f"never said {pattern}:\n{''.join(self.said)}") from None
             if match := re.search(pattern, self.said[-1]):
@@ -239,14 +240,23 @@ def test_uvicorn_with_workers(serve: Callable[..., Any]) -> None:
         reconcile(server, answers)
 
 
+def change_until_noticed(file: Path, server: Server) -> None:
+    """Change a file until uvicorn reloads: what changes before it has looked for the first time is how it finds it."""
+    now = time.time()
+    for later_s in range(10, 70):
+        os.utime(file, (now + later_s, now + later_s))
+        with contextlib.suppress(AssertionError):
+            server.wait_for("Reloading", timeout_s=1)
+            return
+    raise AssertionError(f"never reloaded:\n{''.join(server.said)}")
+
+
 def test_uvicorn_that_reloads(serve: Callable[..., Any], directory: Path) -> None:
     with serve("-m", "uvicorn", "--reload", "--port", "0", "asgi:app") as server:
         port = int(server.wait_for(r"running on http://127\.0\.0\.1:(\d+)")[1])
         server.wait_for("Started server process")
         answers = {"before": ask(port, "before")}
-        in_a_while = time.time() + 10
-        os.utime(directory / "asgi.py", (in_a_while, in_a_while))
-        server.wait_for("Reloading")
+        change_until_noticed(directory / "asgi.py", server)
         server.wait_for("Started server process")
         answers["after"] = ask(port, "after")
         server.stop()
