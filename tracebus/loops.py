@@ -58,6 +58,7 @@ class Loop:
         self._thread = threading.get_ident()
         self._farewells: dict[object, Job] = {}
         self._closed = False
+        self.replaced: Loop | None = None
         guest = _Guest()
         self._guest = weakref.ref(guest)
         self._kept: _Guest | None = None
@@ -296,7 +297,11 @@ def current_loop() -> Loop | None:
         return None
     loop = _of_native.get(native)
     if loop is None or not loop.is_open:
-        loop = _of_native[native] = Loop(native)
+        loop = Loop(native)
+        # A signal handler may have made another meanwhile: trio warns of a generator that is collected before its end.
+        made = _of_native.get(native)
+        loop.replaced = made if made is not None and made.is_open else None
+        _of_native[native] = loop
         loop.watch_closing()
     return loop
 
