@@ -110,7 +110,6 @@ def test_a_run_that_was_lost_is_found_in_its_part(path):
 
 WRITER = """
 import sys
-from pathlib import Path
 import tracebus.outputs.store.index as index
 from tracebus import trace
 from tracebus.outputs.store import save

@@ -107,7 +107,7 @@ def _ending(hook: Hook[Any]) -> EndRun:
             return None
         run.status = status
         run._ended = runs.monotonic_ns()
-        if kept and kept[-1] is None:
+        if kept and kept[-1] is None:  # on CPython 3.11 only; in place, see there
             kept.clear()
         sender = run._source.sender
         plan = hook.plan

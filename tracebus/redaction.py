@@ -14,8 +14,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 __all__ = ["JSON", "Redactor", "Rule", "default_redactor", "set_redactor", "DROPPED", "MASK", "free_name", "mask_text"]
 
 JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
-Path: TypeAlias = tuple[str | int, ...]
-Rule: TypeAlias = Callable[[Path, Any], object]
+Rule: TypeAlias = Callable[[tuple[str | int, ...], Any], object]
 
 MASK: Final = "**********"
 """What stands for a secret."""
@@ -36,32 +35,27 @@ class Redactor:
 
     def mask(self, value: JSON) -> Any:
         """Return a copy of ``value`` without its secrets: JSON types, except for what the rule returned."""
-        return self._mask(value, None if self._rule is None else ())
+        return self._mask(value, ())
 
-    def _mask(self, value: JSON, path: Path | None) -> Any:
+    def _mask(self, value: JSON, path: tuple[str | int, ...]) -> Any:
         masked: Any = value
         if isinstance(value, str):
             masked = mask_text(value) if len(value) > _REMEMBERED else _mask_again(value)
         elif isinstance(value, dict):
             masked = self._mask_fields(_hide_named(value), path)
         elif isinstance(value, list):
-            masked = [
-                self._mask(_hide_paired(item), None if path is None else (*path, index)) for index, item in enumerate(value)
-            ]
-        return masked if self._rule is None or path is None else _apply(self._rule, path, masked)
+            masked = [self._mask(_hide_paired(item), (*path, index)) for index, item in enumerate(value)]
+        return masked if self._rule is None else _apply(self._rule, path, masked)
 
-    def _mask_fields(self, fields: dict[str, JSON], path: Path | None) -> dict[str, Any]:
+    def _mask_fields(self, fields: dict[str, JSON], path: tuple[str | int, ...]) -> dict[str, Any]:
         masked: dict[str, Any] = {}
         for key, item in fields.items():
-            name = _mask_again(key)
-            if name in masked:
-                name = free_name(name, masked)
-            hidden = MASK if _is_secret(key, item) else item
-            masked[name] = self._mask(hidden, None if path is None else (*path, name))
+            name = free_name(_mask_again(key), masked)
+            masked[name] = self._mask(MASK if _is_secret(key, item) else item, (*path, name))
         return masked
 
 
-def _apply(rule: Rule, path: Path, value: Any) -> object:
+def _apply(rule: Rule, path: tuple[str | int, ...], value: Any) -> object:
     try:
         return rule(path, value)
     except KeyboardInterrupt:

@@ -182,7 +182,7 @@ def fail_run(run: Run, colour: Colour, error: BaseException, status: Status | No
     run.status = status or status_of(error)
     run._ended = runs.monotonic_ns()
     run.error = error
-    if kept and kept[-1] is None:
+    if kept and kept[-1] is None:  # on CPython 3.11 only; in place, see there
         kept.clear()
     source = run._source
     hook = source.family.error

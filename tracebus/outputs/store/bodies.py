@@ -14,7 +14,7 @@ from ...payload import JSON, encode, sanitize, short_text, without_secrets
 from ...redaction import MASK, Redactor
 from ..notes import Noted, Said
 
-__all__ = ["NOTHING", "Body", "Encoder", "headline", "words"]
+__all__ = ["NOTHING", "Body", "Encoder", "error_words", "headline", "output_words", "words"]
 
 LINE: Final = 160
 """Characters of the line that lists show of a value."""
@@ -124,9 +124,7 @@ def headline(value: JSON) -> str | None:
         else:
             break
     text = found if isinstance(found, str) else encode(found).decode()
-    line = text[: LINE + 1]
-    if not line.isprintable() or "  " in line or line.strip() != line:  # to look is a quarter of splitting
-        line = " ".join(text[: 2 * LINE].split())
+    line = " ".join(text[: 2 * LINE].split())
     return line if len(line) <= LINE else f"{line[: LINE - 1]}…"
 
 
@@ -160,6 +158,14 @@ def _collect_texts(value: JSON, found: list[str]) -> None:
     elif isinstance(value, list):
         for item in value:
             _collect_texts(item, found)
+
+
+def output_words(value: JSON, streamed: str | None) -> str:
+    """Return what an output is found by: its texts, and what was streamed if that is not the output."""
+    told = words(value)
+    if streamed:
+        told = f"{told}\n{streamed}" if told else streamed
+    return told
 
 
 def error_words(value: JSON) -> str:

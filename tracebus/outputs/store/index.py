@@ -28,7 +28,7 @@ PARTS_BELOW: Final = "SELECT first FROM search_parts WHERE first < ? ORDER BY fi
 
 _NEW_PART: Final = """
 CREATE VIRTUAL TABLE search_{part} USING fts5 (
-    input, output, error, content = '', columnsize = 0, tokenize = "unicode61 remove_diacritics 2"
+    input, output, error, content = '', tokenize = "unicode61 remove_diacritics 2"
 )
 """
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from .bodies import error_words, words
+from .bodies import error_words, output_words, words
 from .connections import keep_log_short, writing
 from .index import Index, drop_parts, has_part, merge_part
 from .lost import tell
@@ -87,10 +87,7 @@ def _take_off(row: tuple[Any, ...], rollups: Rollups) -> None:
 
 def indexed_words(inputs: str | None, output: str | None, error: str | None, streamed: str | None) -> tuple[str, str, str]:
     """Return what a run was put into the index with; the index takes out only what it is told exactly."""
-    told = words(_value(output))
-    if streamed:
-        told = f"{told}\n{streamed}" if told else streamed
-    return words(_value(inputs)), told, error_words(_value(error))
+    return words(_value(inputs)), output_words(_value(output), streamed), error_words(_value(error))
 
 
 def _value(stored: str | None) -> Any:

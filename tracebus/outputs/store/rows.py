@@ -20,7 +20,7 @@ from ...payload import INT64, encode
 from ...runs import COUNTS, Usage
 from ..notes import Beside, Facts
 from .answers import PriceList
-from .bodies import NOTHING, Body, Encoder, error_words, headline, words
+from .bodies import NOTHING, Body, Encoder, error_words, headline, output_words, words
 from .records import Ended, Happened, Record, Started, Token
 from .steps import Steps
 
@@ -162,10 +162,7 @@ class Row:
 
     def take_words(self) -> None:
         """Take over what it is found by, after which its values are not needed."""
-        output = words(self.output.value)
-        if self.text:
-            output = f"{output}\n{self.text}" if output else self.text
-        self.found_by = self.asked, output, error_words(self.error.value)
+        self.found_by = self.asked, output_words(self.output.value, self.text), error_words(self.error.value)
         self.output.shrink()
         self.error.shrink()
 

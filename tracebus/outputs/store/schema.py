@@ -139,7 +139,7 @@ CREATE TABLE changes (
 );
 
 CREATE VIRTUAL TABLE search USING fts5 (
-    input, output, error, content = '', columnsize = 0, tokenize = "unicode61 remove_diacritics 2"
+    input, output, error, content = '', tokenize = "unicode61 remove_diacritics 2"
 );
 """
 
