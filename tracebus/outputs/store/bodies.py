@@ -22,11 +22,11 @@ LINE: Final = 160
 _decode: Final = msgspec.json.Decoder().decode
 
 
-class Body(msgspec.Struct, gc=False):
+class Body(msgspec.Struct, frozen=True, gc=False):
     """One value: its JSON, how many secrets were masked in it, and whether something was cut.
 
     A batch has thousands, so that the collector would go through all of them, and what is in them, again and again: it does
-    not look at these, and whoever has taken from ``value`` what is needed of it calls ``shrink``.
+    not look at these, and whoever has taken from ``value`` what is needed of it keeps the body ``without_containers``.
     """
 
     json: str | None
@@ -34,10 +34,9 @@ class Body(msgspec.Struct, gc=False):
     masked: int
     cut: bool
 
-    def shrink(self) -> None:
-        """Keep of the value what is no container."""
-        if isinstance(self.value, dict | list):
-            self.value = None
+    def without_containers(self) -> Body:
+        """Return it with the value if that is no container."""
+        return Body(self.json, None, self.masked, self.cut) if isinstance(self.value, dict | list) else self
 
 
 NOTHING: Final = Body(None, None, 0, False)

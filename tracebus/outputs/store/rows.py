@@ -43,102 +43,84 @@ def signed(number: int) -> int:
     return number - (1 << 64) if number >> 63 else number
 
 
-class Row:
-    """One run."""
+class Row(msgspec.Struct, eq=False, gc=False):
+    """One run. The collector does not look at it: it refers to the run above it, and nothing refers back."""
 
-    __slots__ = (
-        "above",
-        "asked",
-        "cost",
-        "counts",
-        "cut",
-        "duration_ns",
-        "error",
-        "failure",
-        "first_token_ns",
-        "found_by",
-        "given",
-        "high",
-        "id",
-        "inputs",
-        "is_ended",
-        "is_root",
-        "is_written",
-        "kind",
-        "masked",
-        "metadata",
-        "model",
-        "name",
-        "outer_span",
-        "output",
-        "parent",
-        "sampled",
-        "seq",
-        "session",
-        "span",
-        "started_ns",
-        "status",
-        "steps",
-        "streamed",
-        "tags",
-        "tokens",
-        "told",
-        "top",
-        "trace",
-        "trace_row",
-        "used_below",
-        "user",
-    )
+    seq: int
+    high: int
+    span: int
+    trace: bytes
+    parent: int | None
+    outer_span: int | None
+    sampled: bool
+    is_root: bool
+    above: Row | None
+    top: bool
+    name: str
+    kind: str
+    session: str | None
+    user: str | None
+    started_ns: int
+    status: str = "open"
+    model: str | None = None
+    tags: list[str] = []
+    inputs: Body = NOTHING
+    output: Body = NOTHING
+    error: Body = NOTHING
+    metadata: Body = NOTHING
+    streamed: Body = NOTHING
+    asked: str = ""
+    """The words of its inputs."""
+    found_by: tuple[str, str, str] = ("", "", "")
+    """What it is found by, once it has ended: inputs, output with what was streamed, error."""
+    given: str | None = None
+    """A line of the inputs, and the next two of the output and of the error, for lists."""
+    told: str | None = None
+    failure: str | None = None
+    steps: Steps | None = None
+    duration_ns: int | None = None
+    first_token_ns: int | None = None
+    tokens: tuple[int | None, ...] = _NO_COUNTS
+    """The counts of its usage, in the order of COUNTS."""
+    cost: float | None = None
+    counts: bool = False
+    used_below: bool = False
+    masked: int = 0
+    cut: bool = False
+    is_ended: bool = False
+    is_written: bool = False
+    id: int = 0
+    trace_row: int = 0
 
-    def __init__(self, facts: Facts, beside: Beside, encoder: Encoder, above: Row | None) -> None:
+    @classmethod
+    def of(cls, facts: Facts, beside: Beside, encoder: Encoder, above: Row | None) -> Row:
+        """Return the row of a run that has started."""
         number, parent, outer = facts.number, facts.parent, facts.between
-        self.seq = facts.seq
-        self.high = signed(number >> 64)
-        self.span = signed(number & _SPAN)
-        self.trace = facts.trace.to_bytes(16)
-        self.parent = None if parent is None else signed(parent)
-        self.outer_span = None if outer is None else signed(outer)
-        self.sampled = facts.sampled
-        self.is_root = facts.above is None
-        self.above = above
-        self.top = above is None
-        self.name = encoder.text(facts.named.name)
-        self.kind = facts.named.kind
-        self.session = None if facts.session_id is None else encoder.text(str(facts.session_id))
-        self.user = None if facts.user_id is None else encoder.text(str(facts.user_id))
-        self.started_ns = facts.started_ns
-        self.status = "open"
-        self.inputs = self.output = self.error = self.metadata = NOTHING
-        self.asked = ""
-        """The words of its inputs."""
-        self.found_by: tuple[str, str, str] = ("", "", "")
-        """What it is found by, once it has ended: inputs, output with what was streamed, error."""
-        self.given: str | None = None
-        """A line of the inputs, and the next two of the output and of the error, for lists."""
-        self.told: str | None = None
-        self.failure: str | None = None
-        self.steps: Steps | None = None
-        self.streamed: Body = NOTHING
-        self.duration_ns: int | None = None
-        self.first_token_ns: int | None = None
-        self.tokens: tuple[int | None, ...] = _NO_COUNTS
-        """The counts of its usage, in the order of COUNTS."""
-        self.cost: float | None = None
-        self.counts = False
-        self.used_below = False
-        self.masked = 0
-        self.cut = False
-        self.is_ended = False
-        self.is_written = False
-        self.id = self.trace_row = 0
-        self.tell(beside, encoder)
+        row = cls(
+            seq=facts.seq,
+            high=signed(number >> 64),
+            span=signed(number & _SPAN),
+            trace=facts.trace.to_bytes(16),
+            parent=None if parent is None else signed(parent),
+            outer_span=None if outer is None else signed(outer),
+            sampled=facts.sampled,
+            is_root=facts.above is None,
+            above=above,
+            top=above is None,
+            name=encoder.text(facts.named.name),
+            kind=facts.named.kind,
+            session=None if facts.session_id is None else encoder.text(str(facts.session_id)),
+            user=None if facts.user_id is None else encoder.text(str(facts.user_id)),
+            started_ns=facts.started_ns,
+        )
+        row.tell(beside, encoder)
+        return row
 
     def tell(self, beside: Beside, encoder: Encoder) -> None:
         """Take over what may have been set while the run was open."""
         self.model = None if beside.model is None else encoder.text(str(beside.model))
         self.tags = encoder.texts(beside.tags)
-        self.metadata = encoder.body(beside.metadata)
-        self.metadata.shrink()
+        self.metadata = encoder.body(beside.metadata).without_containers()
 
     def use(self, usage: Usage) -> None:
         """Take over what the run has used, and what that cost."""
@@ -163,8 +145,8 @@ class Row:
     def take_words(self) -> None:
         """Take over what it is found by, after which its values are not needed."""
         self.found_by = self.asked, output_words(self.output.value, self.text), error_words(self.error.value)
-        self.output.shrink()
-        self.error.shrink()
+        self.output = self.output.without_containers()
+        self.error = self.error.without_containers()
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -268,15 +250,15 @@ class Preparer:
             self._replays.add(facts.seq)
             return
         row = self._new_row(facts, record.beside, batch)
-        row.inputs = self.encoder.body(record.inputs)
-        row.given = headline(row.inputs.value)
-        row.asked = words(row.inputs.value)
-        row.inputs.shrink()
+        inputs = self.encoder.body(record.inputs)
+        row.inputs = inputs.without_containers()
+        row.given = headline(inputs.value)
+        row.asked = words(inputs.value)
         self.open[facts.seq] = row
 
     def _new_row(self, facts: Facts, beside: Beside, batch: Prepared) -> Row:
         above = None if facts.above is None else self.open.get(facts.above.seq)
-        row = Row(facts, beside, self.encoder, above)
+        row = Row.of(facts, beside, self.encoder, above)
         batch.fresh.append(row)
         return row
 
