@@ -27,7 +27,16 @@ def hits(page: Page, inside: str = "main") -> list[str]:
 def test_the_words_of_a_search_are_marked_in_the_list_in_any_case_and_order(saving: Saving, look: Look):
     say("How do I Subscribe to TOKENS?", "Subscribers hear tokens.")
     assert saving.flush()
-    assert hits(look.at("/?q=tokens subscribe")) == ["Subscribe", "TOKENS", "tokens"]
+    assert hits(look.at("/?q=tokens subscribe")) == ["Subscribe", "TOKENS"]
+
+
+def test_the_list_shows_where_the_words_are_however_far_behind(saving: Saving, look: Look):
+    say("word " * 3000 + "<b>needle</b>", "Found.")
+    assert saving.flush()
+    page = look.at("/?q=needle")
+    assert hits(page) == ["needle"]
+    expect(page.locator("mark.hit")).to_be_in_viewport()
+    expect(rows(page).first.locator(".cell-text")).to_have_text(re.compile(r"^\s*input\s+…word word .*<b>needle</b>$"))
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Iterator
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 from rich.text import Text
 
-from ..outputs.store import Filter, Reader, RunSummary
+from ..outputs.store import Filter, Found
+from ..outputs.store.passages import Search, phrases_of
 from ..payload import printable
 from .lists import print_list, row_of
 from .options import After, Db, Json, Limit, filtered
@@ -30,9 +29,6 @@ COLUMNS: Final = (
     Column("duration", 8, rank=3, is_number=True),
     Column("when", 19, rank=2, is_number=True),
 )
-BEFORE: Final = 16
-"""Characters that are shown of what stands before the words."""
-SHOWN: Final = 240
 
 
 @filtered
@@ -62,50 +58,13 @@ def command(
             print(f"nothing with {printable(asked)} is in {reader.path}")
             return
         ids = short_ids(reader, [run.trace_id for run in found]) if screen.is_terminal else {}
-        pattern, now_ns = _pattern(asked), time.time_ns()
-        rows = [_row(screen, reader, run, ids, pattern, now_ns) for run in found]
+        search, now_ns = Search(phrases_of(asked)), time.time_ns()
+        rows = [_row(screen, run, ids, search, now_ns) for run in found]
     print_list(screen, COLUMNS, rows, more, "the same with")
 
 
-def _pattern(asked: str) -> re.Pattern[str]:
-    words = [re.escape(word) for word in re.split(r"\W+", asked) if word]
-    return re.compile("|".join(words), re.IGNORECASE)
-
-
-def _row(
-    screen: Screen, reader: Reader, run: RunSummary, ids: dict[str, str], pattern: re.Pattern[str], now_ns: int
-) -> list[Text]:
-    place, text = _place(reader, run, pattern)
-    shown = said(text)
-    shown.highlight_regex(pattern, f"bold {ACCENT}")
-    return row_of(screen, run, ids, now_ns, Text(place, DIM), shown, Text(seconds(run.duration_ns)))
-
-
-def _place(reader: Reader, run: RunSummary, pattern: re.Pattern[str]) -> tuple[str, str]:
-    """Return where most of the words are, and the text around the first of them there."""
-    texts = [("error", run.error or ""), ("output", run.output or ""), ("input", run.input or "")]
-    if max(_hits(pattern, text) for _, text in texts) <= pattern.pattern.count("|"):  # some are in what lists do not show
-        texts += _bodies(reader, run)
-    place, text = max(texts, key=lambda one: _hits(pattern, one[1]))
-    found = pattern.search(text)
-    begin = found.start() - BEFORE if found is not None and found.start() > 2 * BEFORE else 0
-    return place, ("…" if begin else "") + " ".join(text[begin : begin + SHOWN].split())
-
-
-def _hits(pattern: re.Pattern[str], text: str) -> int:
-    return len({word.lower() for word in pattern.findall(text)})
-
-
-def _bodies(reader: Reader, run: RunSummary) -> Iterator[tuple[str, str]]:
-    body = reader.bodies(run.trace_id, [run.span_id])[run.span_id]
-    if body.error is not None:
-        yield "error", "\n".join([body.error.message, *(str(cause.get("message")) for cause in body.error.causes)])
-    yield "output", "\n".join([*_strings(body.output), body.streamed or ""])
-    yield "input", "\n".join(_strings(body.inputs))
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _strings(item)
+def _row(screen: Screen, run: Found, ids: dict[str, str], search: Search, now_ns: int) -> list[Text]:
+    shown = said(run.passage)
+    for hit in search.hits(shown.plain):
+        shown.stylize(f"bold {ACCENT}", hit.begin, hit.end)
+    return row_of(screen, run, ids, now_ns, Text(run.found_in, DIM), shown, Text(seconds(run.duration_ns)))

@@ -15,6 +15,7 @@ import msgspec
 from ..errors import ArgumentError
 from ..outputs.store import (
     Choices,
+    Found,
     Info,
     NotFoundError,
     Page,
@@ -132,8 +133,8 @@ def traces(reader: Reader, asked: Traces) -> Page[TraceSummary]:
 
 
 @_answers("/search", without_store=_no_page)
-def search(reader: Reader, asked: Searched) -> Page[RunSummary]:
-    """Runs whose inputs, output or error have all words of ``q``, the latest first."""
+def search(reader: Reader, asked: Searched) -> Page[Found]:
+    """Runs whose inputs, output or error have all words of ``q``, the latest first, and where they do."""
     return reader.search(asked.q, asked, limit=asked.limit, after=asked.after)
 
 

@@ -7,6 +7,7 @@ what in ``schema``; what a reader answers is in ``answers``.
 from .answers import (
     Changes,
     Choices,
+    Found,
     Info,
     Page,
     Point,
@@ -57,6 +58,7 @@ __all__ = [
     "AmbiguousError",
     "Changes",
     "Choices",
+    "Found",
     "Info",
     "Page",
     "PriceList",

@@ -11,10 +11,12 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from ...runs import Usage
+from .passages import FoundIn
 
 __all__ = [
     "Changes",
     "Choices",
+    "Found",
     "Info",
     "Page",
     "PriceList",
@@ -135,6 +137,13 @@ class RunSummary(msgspec.Struct, frozen=True):
     """The span of another tracer between the run and its parent."""
     sampled: bool = True
     """Whether its trace is kept by whoever began it in another system."""
+
+
+class Found(RunSummary, frozen=True):
+    """A run that has what was searched for, with the piece of it that has most of that."""
+
+    found_in: FoundIn = "input"
+    passage: str = ""
 
 
 class TreeRow(msgspec.Struct, frozen=True):

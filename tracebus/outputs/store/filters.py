@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -144,18 +145,9 @@ def _ranges(wanted: Filter, add: Any, table: str, *, priced: str) -> None:
 By = Literal["project", "model", "name", "kind"]
 
 
-def search_words(text: str) -> str:
-    """Return what the index is asked for: every word, and each quoted part as it stands; nothing in it is an operator.
-
-    The last word may be unfinished when it ends with ``*``. Raises ArgumentError when there is nothing to look for.
-    """
-    phrases: list[str] = []
-    for number, part in enumerate(text.split('"')):
-        phrases += [part] if number % 2 else part.split()
-    asked = [_quoted(phrase) for phrase in phrases if any(character.isalnum() for character in phrase)]
-    if not asked:
-        raise ArgumentError(f"there is no word in {text!r} to search for")
-    return " ".join(asked)
+def search_words(phrases: Iterable[str]) -> str:
+    """Return what the index is asked for: all of the phrases, with nothing in them that is an operator."""
+    return " ".join(_quoted(phrase) for phrase in phrases)
 
 
 def _quoted(phrase: str) -> str:

@@ -21,6 +21,7 @@ from ...errors import ArgumentError
 from .answers import (
     Changes,
     Choices,
+    Found,
     Info,
     Page,
     Point,
@@ -41,6 +42,7 @@ from .files import StoreError, default_path, size_of
 from .filters import By, Filter, search_words, where_runs, where_traces
 from .index import PARTS_BELOW
 from .lost import look_for_the_dead
+from .passages import Search, phrases_of
 from .rows import price_list
 from .shapes import (
     CONTENTS,
@@ -55,6 +57,7 @@ from .shapes import (
     session_of,
     trace_of,
     value_of,
+    words_of,
 )
 from .statistics import Grain, points, statistics
 from .steps import unpack
@@ -290,14 +293,15 @@ class Reader:
 
     def search(
         self, text: str, wanted: Filter | None = None, *, limit: int = 50, after: str | None = None, **fields: Any
-    ) -> Page[RunSummary]:
-        """Return the runs whose inputs, output or error have all words of ``text``, the latest first.
+    ) -> Page[Found]:
+        """Return the runs whose inputs, output or error have all words of ``text``, the latest first, and where they do.
 
         Words in quotes must stand next to one another; a word that ends with ``*`` may go on. A run can be found once it
         has ended.
         """
         condition = where_runs(Filter.of(wanted, **fields))
-        words, below, wanted_rows = search_words(text), _key(after, 2**63 - 1), _checked(limit) + 1
+        phrases = phrases_of(text)
+        words, below, wanted_rows = search_words(phrases), _key(after, 2**63 - 1), _checked(limit) + 1
         rows: list[Any] = []
         with reading(self._connections.get()):
             for (part,) in self._rows(PARTS_BELOW, (below,)):
@@ -309,7 +313,14 @@ class Reader:
                 )
                 if len(rows) == wanted_rows:
                     break
-        return _page([(run_of(row), row[0]) for row in rows], limit)
+            search = Search(phrases)
+            return _page([(self._found_of(row, search), row[0]) for row in rows], limit)
+
+    def _found_of(self, row: tuple[Any, ...], search: Search) -> Found:
+        found = self._rows("SELECT inputs, output, error, streamed FROM bodies WHERE run = ?", (row[0],))
+        given, told, failure = words_of(*found[0]) if found else ("", "", "")
+        passage = search.best_of([("error", failure), ("output", told), ("input", given)])
+        return Found(**msgspec.structs.asdict(run_of(row)), found_in=passage.found_in, passage=passage.text)
 
     # -- sessions and statistics ---------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
 from collections.abc import Iterable
@@ -10,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from .bodies import error_words, output_words, words
 from .connections import keep_log_short, writing
 from .index import Index, drop_parts, has_part, merge_part
 from .lost import tell
 from .rollups import Rollups, Series
+from .shapes import words_of
 
 __all__ = ["Retention", "clean_up", "prune", "remove_traces"]
 
@@ -62,7 +61,7 @@ def remove_traces(connection: sqlite3.Connection, traces: Iterable[int]) -> tupl
             run, status, texts = row[0], row[5], row[-4:]
             if status != "open":  # which is neither counted nor in the index yet
                 _take_off(row, rollups)
-                parts.add(index.remove(connection, (run, *indexed_words(*texts))))
+                parts.add(index.remove(connection, (run, *words_of(*texts))))
         runs += len(rows)
         _leave_session(connection, trace)
         numbers = [(row[0],) for row in rows]
@@ -83,15 +82,6 @@ def _take_off(row: tuple[Any, ...], rollups: Rollups) -> None:
     rollup.add_run(duration_ns, first_token_ns, is_error=status == "error", sign=-1)
     if counts:
         rollup.add_usage((given, told, total), cost, -1)
-
-
-def indexed_words(inputs: str | None, output: str | None, error: str | None, streamed: str | None) -> tuple[str, str, str]:
-    """Return what a run was put into the index with; the index takes out only what it is told exactly."""
-    return words(_value(inputs)), output_words(_value(output), streamed), error_words(_value(error))
-
-
-def _value(stored: str | None) -> Any:
-    return None if stored is None else json.loads(stored)
 
 
 def _leave_session(connection: sqlite3.Connection, trace: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from .answers import RunError, RunSummary, Session, Tokens, TraceSummary
+from .bodies import error_words, output_words, words
 
 __all__ = [
     "CONTENTS",
@@ -21,6 +22,7 @@ __all__ = [
     "session_of",
     "trace_of",
     "value_of",
+    "words_of",
 ]
 
 TRACE: Final = """
@@ -137,6 +139,11 @@ _BITS: Final = 0xFFFF_FFFF_FFFF_FFFF
 def digits_of(span: int) -> str:
     """Return a span's id as it is written."""
     return f"{span & _BITS:016x}"
+
+
+def words_of(inputs: str | None, output: str | None, error: str | None, streamed: str | None) -> tuple[str, str, str]:
+    """Return what the index was told of a run; it takes out only what it is told exactly."""
+    return words(value_of(inputs)), output_words(value_of(output), streamed), error_words(value_of(error))
 
 
 def value_of(stored: str | None) -> Any:

@@ -57,12 +57,8 @@ function RunCells({ run }) {
       <span class="quiet small"> ${kindWord(run.kind)}</span>
     </span>
     <span class="cell-text" role="gridcell">
-      <${Plain} text=${run.input ?? ""} />
-      ${
-        run.error
-          ? html`<span class="failed"> ✗ <${Plain} text=${run.error} /></span>`
-          : run.output && html`<span class="quiet"> → <${Plain} text=${run.output} /></span>`
-      }
+      <span class="quiet small">${run.found_in} </span>
+      <span class=${run.found_in === "error" ? "failed" : ""}><${Plain} text=${run.passage} /></span>
     </span>
     <span class="cell-duration number" role="gridcell"><${Lasting} of=${run} /></span>
     <span class="cell-first number" role="gridcell">${duration(run.first_token_ns)}</span>
@@ -73,22 +69,24 @@ function RunCells({ run }) {
 
 const TRACES = {
   path: "traces",
+  text: "input",
   idOf: (trace) => trace.trace_id,
   hrefOf: (trace) => traceHref(trace.trace_id),
   cells: (trace) => html`<${TraceCells} trace=${trace} />`,
 };
 const RUNS = {
   path: "search",
+  text: "found in",
   idOf: (run) => `${run.trace_id}/${run.span_id}`,
   hrefOf: hitHref,
   cells: (run) => html`<${RunCells} run=${run} />`,
 };
 
-const HEADINGS = ["status", "name", "input", "duration", "first tok", "tokens", "cost", "when"];
+const headings = (text) => ["status", "name", text, "duration", "first tok", "tokens", "cost", "when"];
 const AREAS = ["status", "name", "text", "duration", "first", "tokens", "cost", "when"];
 
-const Head = () => html`<div class="row list-row head" role="row">
-  ${HEADINGS.map(
+const Head = ({ text }) => html`<div class="row list-row head" role="row">
+  ${headings(text).map(
     (heading, index) =>
       html`<span class=${`cell-${AREAS[index]} ${index > 2 ? "number" : ""}`}
         role="columnheader">${index ? heading : html`<span class="unseen">${heading}</span>`}</span>`,
@@ -235,7 +233,7 @@ export function Traces() {
                 count=${items.length}
                 rowHeight=${rowHeight}
                 headHeight=${isNarrow.value ? 0 : HEAD}
-                head=${!isNarrow.value && html`<${Head} />`}
+                head=${!isNarrow.value && html`<${Head} text=${what.text} />`}
                 row=${row}
                 selected=${selected}
                 hasFocus=${hasFocus}
