@@ -64,7 +64,7 @@ class Search:
 
     def hits(self, text: str) -> list[Hit]:
         """Return where the phrases stand in a text, from its beginning on."""
-        folded = text.translate(_FOLDS)
+        folded = _folded(text)
         places = range(len(text) + 1) if len(folded) == len(text) else _places(text)
         return sorted(
             Hit(places[match.start()], places[match.end()], number)
@@ -80,6 +80,8 @@ class Search:
             count = len({hit.phrase for hit in hits})
             if count > most:
                 best, most = Passage(place, _line(text, _densest(hits))), count
+            if count == len(self._patterns):
+                break
         return best
 
 
@@ -108,9 +110,15 @@ def _line(text: str, begin: int) -> str:
 
 
 def _pattern_of(phrase: str) -> re.Pattern[str]:
-    words = re.findall(r"[^\W_]+", phrase.translate(_FOLDS))
+    first, *more = re.findall(r"[^\W_]+", _folded(phrase))
+    # That no letter stands before the first word is looked at behind it, because letters are what is quickly looked for.
+    begin = rf"{first}(?<![^\W_]{first})"
     end = r"[^\W_]*" if phrase.endswith("*") else r"(?![^\W_])"
-    return re.compile(r"(?<![^\W_])" + r"[\W_]+".join(words) + end)
+    return re.compile(r"[\W_]+".join([begin, *more]) + end)
+
+
+def _folded(text: str) -> str:
+    return text.lower() if text.isascii() else text.translate(_FOLDS)
 
 
 class _Folds(dict[int, str]):
