@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from itertools import islice
 from typing import Final, Literal, NamedTuple
 
@@ -43,7 +44,7 @@ class Passage(NamedTuple):
 
 
 def phrases_of(text: str) -> list[str]:
-    """Return what a search looks for: every word, and each quoted part as it stands; the last word of one may end in ``*``.
+    """Return what a search looks for: every word, and each quoted part as it stands; either may end in ``*``.
 
     Raises ArgumentError when there is nothing to look for.
     """
@@ -59,8 +60,13 @@ def phrases_of(text: str) -> list[str]:
 class Search:
     """Finds phrases in texts."""
 
-    def __init__(self, phrases: Iterable[str]) -> None:
-        self._patterns = [_pattern_of(phrase) for phrase in phrases]
+    def __init__(self, phrases: Sequence[str]) -> None:
+        self._phrases = phrases
+
+    @cached_property
+    def _patterns(self) -> list[re.Pattern[str]]:
+        """Made when there is a text to look into: a stranger may ask for thousands of words, which no run has."""
+        return [_pattern_of(phrase) for phrase in self._phrases]
 
     def hits(self, text: str) -> list[Hit]:
         """Return where the phrases stand in a text, from its beginning on."""
