@@ -6,13 +6,14 @@ event gets to its subscribers: every traced call goes this way, and a function t
 
 from __future__ import annotations
 
+import sys
 import types
 from _thread import get_ident
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, cast
 
 from . import runs
-from .collector import kept
 from .dispatch import Plan, Rest, await_rest, call_plain, deliver, deliver_async, deliver_shielded, post_rest
 from .events import Event
 from .runs import Run, Status, claim_end, next_seq
@@ -33,6 +34,11 @@ from .signals import (
     tool_start,
 )
 
+if sys.version_info < (3, 12):
+    from .collector import kept
+else:
+    kept: Final[deque[Any]] = deque()  # there is no need to keep anything, and importing takes time
+
 if TYPE_CHECKING:
     from .subscriptions import Connection
 
@@ -43,7 +49,7 @@ if TYPE_CHECKING:
             """End ``run``."""
 
 
-__all__ = ["ASYNC", "MODEL_KINDS", "SYNC", "Colour", "Family", "Pending", "family_of", "new"]
+__all__ = ["ASYNC", "MODEL_KINDS", "SYNC", "Colour", "Family", "Pending", "family_of", "kept", "new"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 Deliver: TypeAlias = Callable[[Plan, object, Event], Awaitable[None] | None]

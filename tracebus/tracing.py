@@ -14,11 +14,10 @@ from types import TracebackType
 from typing import Any, Final, cast
 
 from . import runs
-from .collector import kept
 from .dispatch import call_plain, wait_for_queued
 from .errors import ArgumentError
 from .events import LLMNewToken
-from .families import ASYNC, MODEL_KINDS, SYNC, Colour, Pending, family_of, new
+from .families import ASYNC, MODEL_KINDS, SYNC, Colour, Pending, family_of, kept, new
 from .handlers import Callback, route_of
 from .runs import (
     ROOT_SCOPE,
