@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from marked_words import FOUND
 
 from tracebus import emit, llm_new_token, trace
 from tracebus.outputs.store import Found, Reader, Saving, save
@@ -86,20 +87,7 @@ def test_what_was_streamed_is_output(store: Saving) -> None:
     assert where(store, "needle") == ("output", "stop The needle is here.")
 
 
-@pytest.mark.parametrize(
-    ("text", "within", "marked"),
-    [
-        ("subscri*", "Subscribers subscribe.", ["Subscribers", "subscribe"]),
-        ("llm_new_token", "Connect `llm_new_token` to new ears", ["llm_new_token"]),
-        ('"six times"', "times six, six-times", ["six-times"]),
-        ("cafe", "Ein Café, ein cafe\u0301 und eine Cafeteria", ["Café", "cafe\u0301"]),
-        ("Ärger", "aͤrger arger ärger", ["aͤrger", "arger", "ärger"]),
-        ("日本", "日本 日本語", ["日本"]),
-        ("한국", "한국 한국어", ["한국"]),
-        ("a.b (c) [d", "a.b (c) [d] [e]", ["a.b", "c", "d"]),
-        ("elephant", "a mouse", []),
-    ],
-)
+@pytest.mark.parametrize(("text", "within", "marked"), [*FOUND, ("elephant", "a mouse", [])])
 def test_what_is_found_in_a_text(text: str, within: str, marked: list[str]) -> None:
     assert hits(text, within) == marked
 

@@ -1,6 +1,5 @@
 """Servers with workers, real ones: what clients asked for and what was recorded are the same, also when a worker is killed."""
 
-import contextlib
 import json
 import os
 import queue
@@ -13,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -245,7 +244,7 @@ def change_until_noticed(file: Path, server: Server) -> None:
     now = time.time()
     for later_s in range(10, 70):
         os.utime(file, (now + later_s, now + later_s))
-        with contextlib.suppress(AssertionError):
+        with suppress(AssertionError):
             server.wait_for("Reloading", timeout_s=1)
             return
     raise AssertionError(f"never reloaded:\n{''.join(server.said)}")

@@ -4,6 +4,7 @@ import re
 
 import pytest
 from looking import Look, rows
+from marked_words import FOUND
 from playwright.sync_api import Page, expect
 
 from tracebus import trace
@@ -39,18 +40,7 @@ def test_the_list_shows_where_the_words_are_however_far_behind(saving: Saving, l
     expect(rows(page).first.locator(".cell-text")).to_have_text(re.compile(r"^\s*input\s+…word word .*<b>needle</b>$"))
 
 
-@pytest.mark.parametrize(
-    ("search", "text", "marked"),
-    [
-        ("subscri*", "Subscribers subscribe.", ["Subscribers", "subscribe"]),
-        ("llm_new_token", "Connect `llm_new_token` to new ears", ["llm_new_token"]),
-        ('"six times"', "times six, six-times", ["six-times"]),
-        ("cafe", "Ein Café, ein cafe\u0301 und eine Cafeteria", ["Café", "cafe\u0301"]),
-        ("Ärger", "aͤrger arger ärger", ["aͤrger", "arger", "ärger"]),
-        ("日本", "日本 日本語", ["日本"]),
-        ("a.b (c) [d", "a.b (c) [d] [e]", ["a.b", "c", "d"]),
-    ],
-)
+@pytest.mark.parametrize(("search", "text", "marked"), FOUND)
 def test_what_is_marked_is_what_the_index_finds(search: str, text: str, marked: list[str], saving: Saving, look: Look):
     say(text)
     assert saving.flush()

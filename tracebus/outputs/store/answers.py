@@ -139,11 +139,11 @@ class RunSummary(msgspec.Struct, frozen=True):
     """Whether its trace is kept by whoever began it in another system."""
 
 
-class Found(RunSummary, frozen=True):
+class Found(RunSummary, frozen=True, kw_only=True):
     """A run that has what was searched for, with the piece of it that has most of that."""
 
-    found_in: FoundIn = "input"
-    passage: str = ""
+    found_in: FoundIn
+    passage: str
 
 
 class TreeRow(msgspec.Struct, frozen=True):

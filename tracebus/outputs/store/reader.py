@@ -313,8 +313,8 @@ class Reader:
                 )
                 if len(rows) == wanted_rows:
                     break
-            search = Search(phrases)
-            return _page([(self._found_of(row, search), row[0]) for row in rows], limit)
+            shown, search = _page([(row, row[0]) for row in rows], limit), Search(phrases)
+            return Page([self._found_of(row, search) for row in shown], shown.after)
 
     def _found_of(self, row: tuple[Any, ...], search: Search) -> Found:
         found = self._rows("SELECT inputs, output, error, streamed FROM bodies WHERE run = ?", (row[0],))
