@@ -5,7 +5,7 @@ import re
 import pytest
 from looking import Look, rows
 from marked_words import FOUND
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tracebus import trace
 from tracebus.outputs.store import Saving
@@ -61,6 +61,20 @@ def test_the_run_that_is_opened_from_a_search_shows_where_it_was_found(saving: S
     marks = page.locator(".detail-body mark.hit")
     expect(marks).to_have_count(3)  # the long prompt is not cut before what was found
     expect(marks.first).to_be_in_viewport()
+
+
+def test_what_was_found_is_in_sight_also_when_the_trace_is_answered_after_the_run(saving: Saving, look: Look):
+    say("word " * 3000 + "needle")
+    assert saving.flush()
+    page = look.at("/?q=needle")
+    held: list[Route] = []
+    page.route(re.compile(r"/api/traces/[0-9a-f]{32}$"), lambda route: held.append(route))
+    with page.expect_request_finished(lambda request: "/runs/" in request.url):
+        rows(page).first.click()
+    page.evaluate("() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))")
+    for route in held:
+        route.continue_()
+    expect(page.locator(".detail-body mark.hit")).to_be_in_viewport()
 
 
 def test_marks_stay_from_run_to_run_until_they_are_taken_away(saving: Saving, look: Look):

@@ -194,9 +194,10 @@ export function Trace({ trace: asked, run: askedRun }) {
   useEffect(() => {
     document.title = `${trace?.name ?? "trace"} · tracebus`;
   }, [trace?.name]);
+  const drawn = trace && told?.run.span_id; // whichever of the two is answered first
   useEffect(() => {
     document.querySelector(".detail-body mark.hit")?.scrollIntoView({ block: "nearest" });
-  }, [told?.run.span_id, tab]);
+  }, [drawn, tab]);
 
   const error = isGone ? new Error("This trace was deleted.") : (summary.error ?? tree.error.value);
   if (error) {
