@@ -4,8 +4,10 @@ import asyncio
 import gc
 import math
 import os
+import sys
 import threading
 import time
+import types
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -35,6 +37,7 @@ from tracebus import (
     traced,
 )
 from tracebus.errors import ArgumentError, WrongThreadError
+from tracebus.lanes import Lane
 from tracebus.signals import isolated
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform cannot fork")
@@ -159,6 +162,31 @@ def test_queued_events_of_a_thread_without_a_loop_keep_their_order() -> None:
         emit(text, text=words)
     assert flush()
     assert recorder.heard == numbers(500)
+
+
+def test_threads_whose_first_events_come_at_the_same_time_put_them_into_one_queue(gate: Gate) -> None:
+    heard: list[str] = []
+
+    async def subscriber(sender: Any, event: Any) -> None:
+        if event.text == "first":
+            await anyio.to_thread.run_sync(gate, sender, event)
+        heard.append(event.text)
+
+    def say_first(frame: types.FrameType, what: str, _: object) -> None:
+        if what == "return" and frame.f_code is Lane.__init__.__code__:
+            sys.setprofile(None)
+            thread = threading.Thread(target=emit, args=(text,), kwargs={"text": "first"})
+            thread.start()
+            thread.join()
+
+    subscribe(subscriber, "text")
+    sys.setprofile(say_first)
+    emit(text, text="second")
+    assert gate.entered.wait(5)
+    assert not flush(0)
+    gate.opened.set()
+    assert flush()
+    assert heard == ["first", "second"]
 
 
 def test_queued_events_have_their_run_as_the_current_one() -> None:

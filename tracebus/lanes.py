@@ -363,9 +363,10 @@ def _all_lanes() -> list[Lane]:
 
 def lane_of(subscription: Subscription, *, in_thread: bool = False) -> Lane:
     """Return the subscription's queue, made when it is first needed."""
-    if subscription.lane is None:
-        subscription.lane = Lane(subscription, in_thread)
-    return subscription.lane
+    if subscription.lane is not None:
+        return subscription.lane
+    first: Lane = vars(subscription).setdefault("lane", Lane(subscription, in_thread))  # of several threads that make one
+    return first
 
 
 def busy_lanes() -> list[Lane]:

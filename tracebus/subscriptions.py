@@ -155,6 +155,8 @@ class Subscription:
     Also a context manager that closes itself at the end of the block.
     """
 
+    lane: Lane | None = None
+
     def __init__(
         self,
         target: object,
@@ -181,7 +183,6 @@ class Subscription:
         self.failed = Tally()
         self.dropped: dict[str, Tally] = {}
         self.timing = Timing()
-        self.lane: Lane | None = None
         self.callers: Callers = {}
         self.connected_loop: Loop | None = None
         self.site: CellSite | None = None
