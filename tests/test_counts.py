@@ -17,6 +17,7 @@ import pytest
 
 from tracebus import aemit, aflush, emit, flush, stats, subscribe, text, trace
 from tracebus.counts import Tally, Throttle, Timing
+from tracebus.subscriptions import Subscription
 
 pytestmark = pytest.mark.usefixtures("nobody_else_listens")
 
@@ -214,26 +215,45 @@ def test_an_event_that_an_inline_subscriber_is_hearing_is_pending() -> None:
     assert subscription.stats.pending == 0
 
 
-def test_what_a_subscriber_said_to_itself_on_a_loop_that_ended_is_counted(caplog: pytest.LogCaptureFixture) -> None:
-    async def subscriber(sender: Any, event: Any) -> None:
-        if event.text == "a":
-            for _ in range(3):
-                emit(text, text="to myself")
-            await anyio.sleep_forever()
-
-    subscriptions = []
-
+@pytest.mark.parametrize(
+    ("is_awaited", "outcome"),
+    [
+        pytest.param(True, (4, 0, {"loop_closed": 4}, 0), id="awaited"),
+        pytest.param(False, (4, 3, {"loop_closed": 1}, 0), id="queued: what waits goes on elsewhere"),
+    ],
+)
+def test_what_a_subscriber_said_to_itself_on_a_loop_that_ended_is_counted(
+    is_awaited: bool, outcome: tuple[Any, ...], caplog: pytest.LogCaptureFixture
+) -> None:
     async def main() -> None:
-        subscriptions.append(subscribe(subscriber, "text"))
-        emit(text, text="a")
-        await anyio.sleep(0.01)
+        hears = asyncio.Event()
 
+        async def subscriber(sender: Any, event: Any) -> None:
+            if event.text == "a":
+                for _ in range(3):
+                    emit(text, text="to myself")
+                hears.set()
+                await anyio.sleep_forever()
+
+        subscriptions.append(subscribe(subscriber, "text"))
+        if is_awaited:
+            tasks.append(asyncio.create_task(aemit_a()))
+        else:
+            emit(text, text="a")
+        await hears.wait()
+
+    async def aemit_a() -> None:
+        await aemit(text, text="a")
+
+    subscriptions: list[Subscription] = []
+    tasks: list[Any] = []
     loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)  # it would tell of tasks that did not end
     loop.run_until_complete(main())
     loop.close()
     assert not flush()
     counts = subscriptions[0].stats
-    assert (counts.matched, counts.dropped, counts.pending) == (4, {"loop_closed": 4}, 0)
+    assert (counts.matched, counts.delivered, counts.dropped, counts.pending) == outcome
 
 
 def test_events_of_other_runs_do_not_match_a_subscription_within_one() -> None:

@@ -9,7 +9,8 @@ import signal
 import threading
 import time
 import types
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -1329,6 +1330,149 @@ async def test_an_event_that_an_async_subscriber_says_to_itself_waits_until_its_
     subscribe(subscriber, "text")
     await aemit(text, text="a")
     assert order == ["begin a", "end a", "begin b", "end b", "begin c", "end c"]
+
+
+@traced(kind="llm")
+def three_words() -> Iterator[str]:
+    yield from ("a", "b", "c")
+
+
+HEARD_OF_TWO_WORDS = ["llm_start", "llm_new_token", "llm_new_token", "llm_end"]
+
+
+async def test_what_ends_while_its_queue_is_being_heard_is_heard_behind_what_came_before() -> None:
+    heard: list[str] = []
+
+    async def subscriber(sender: Any, event: Any) -> None:
+        await suspending()
+        if not heard:
+            words.close()  # the collector may do that anywhere
+        heard.append(event.signal_name)
+
+    subscribe(subscriber, "llm_*")
+    words = three_words()
+    next(words), next(words)
+    assert await aflush()
+    assert heard == HEARD_OF_TWO_WORDS
+
+
+async def test_what_ends_while_an_awaited_event_is_being_heard_is_heard_behind_what_came_before() -> None:
+    heard: list[str] = []
+
+    async def subscriber(sender: Any, event: Any) -> None:
+        await suspending()
+        if event.signal_name == "text":
+            next(words), next(words)
+            words.close()
+        else:
+            heard.append(event.signal_name)
+
+    subscribe(subscriber, "llm_*", "text")
+    words = three_words()
+    await aemit(text, text="a")
+    assert await aflush()
+    assert heard == HEARD_OF_TWO_WORDS
+
+
+async def test_what_an_awaited_subscriber_says_to_itself_is_heard_behind_what_waits_for_it() -> None:
+    heard: list[str] = []
+    lock = anyio.Lock()
+    from_thread = anyio.Event()
+
+    async def subscriber(sender: Any, event: Any) -> None:
+        async with lock:
+            if event.text == "a":
+                from_thread.set()
+                await suspending()
+                while "queued" not in said:
+                    await suspending()
+                emit(text, text="to itself")
+            heard.append(event.text)
+
+    said: list[str] = []
+
+    def emit_from_thread() -> None:
+        anyio.from_thread.run(from_thread.wait)
+        emit(text, text="from a thread, first")
+        emit(text, text="from a thread, second")
+        said.append("queued")
+
+    subscribe(subscriber, "text")
+    async with anyio.create_task_group() as group:
+        group.start_soon(anyio.to_thread.run_sync, emit_from_thread)
+        await aemit(text, text="a")
+    assert await aflush()
+    assert heard == ["a", "from a thread, first", "from a thread, second", "to itself"]
+
+
+@pytest.mark.parametrize("delivery", ["inline", "thread", "background"])
+def test_what_a_sync_subscriber_ends_is_heard_in_the_run_that_ended(delivery: Any) -> None:
+    heard: list[tuple[str, bool]] = []
+
+    def subscriber(sender: Any, event: Any) -> None:
+        if event.signal_name == "chain_start":
+            words.close()
+        heard.append((event.signal_name, current_run() is event.run))
+
+    subscribe(subscriber, "llm_end", "chain_*", delivery=delivery)
+    words = three_words()
+    next(words)
+    with trace("another"):
+        assert flush()
+    assert flush()
+    assert sorted(heard) == [("chain_end", True), ("chain_start", True), ("llm_end", True)]
+
+
+async def test_what_an_async_subscriber_ends_is_heard_in_the_run_that_ended() -> None:
+    heard: list[tuple[str, bool]] = []
+
+    async def subscriber(sender: Any, event: Any) -> None:
+        await suspending()
+        if event.signal_name == "chain_start":
+            (queued if event.run.name == "queued" else awaited).close()
+        heard.append((event.signal_name, current_run() is event.run))
+
+    subscribe(subscriber, "llm_end", "chain_start")
+    queued, awaited = three_words(), three_words()
+    next(queued), next(awaited)
+    with trace("queued"):
+        assert await aflush()
+    async with trace("awaited"):
+        assert await aflush()
+    assert heard == [("chain_start", True), ("llm_end", True)] * 2
+
+
+async def test_async_subscribers_that_answer_each_other_out_of_their_queues_do_not_wait_for_each_other() -> None:
+    heard: list[str] = []
+
+    def answering(answer: str) -> Callable[..., Any]:
+        async def subscriber(sender: Any, event: Any) -> None:
+            await suspending()
+            if event.text == "question":
+                await aemit(text, text=answer)
+            heard.append(event.text)
+
+        return subscriber
+
+    subscribe(answering("first"), "text")
+    subscribe(answering("second"), "text")
+    emit(text, text="question")
+    assert await aflush()
+    assert Counter(heard) == {"question": 2, "first": 2, "second": 2}
+
+
+async def test_a_subscriber_that_traces_in_a_worker_thread_does_not_wait_there_for_itself() -> None:
+    heard: list[str] = []
+
+    async def subscriber(sender: Any, event: Any) -> None:
+        if event.signal_name == "text":
+            await anyio.to_thread.run_sync(list, three_words())
+        heard.append(event.signal_name)
+
+    subscribe(subscriber, "text", "llm_start", "llm_end")
+    emit(text, text="a")
+    assert await aflush(4)  # to wait for a queue takes five seconds
+    assert heard == ["text", "llm_start", "llm_end"]
 
 
 def test_two_subscribers_that_answer_each_other_do_not_recurse() -> None:

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
+from inspect import isawaitable
 from typing import Any, Self
 
 from . import lanes, loops, ownloop
@@ -17,8 +18,9 @@ from .calls import Call, abandon, get_call, next_deferred, set_call
 from .events import Event
 from .hearing import hear
 from .loops import Loop, Wakeup
+from .runs import set_current
 from .snapshots import rough_size_of
-from .subscriptions import Connection, Subscription
+from .subscriptions import UNCOUNTED, Connection, Subscription
 
 __all__ = ["Hearing", "get_ready", "in_flight", "in_own_task"]
 
@@ -72,7 +74,8 @@ class Hearing:
             while deferred := next_deferred(call):
                 connection, sender, event = deferred
                 self._uncounted.append(None)
-                await self._hear(connection, event, partial(connection.call, sender, event))
+                set_current(event.run)
+                await self._hear(connection, event, partial(_call_in_turn, connection, sender, event))
         finally:
             self._end()
 
@@ -143,6 +146,16 @@ def in_flight() -> list[Hearing]:
     return [hearing for hearing in known if hearing.pending and not any(hearing._call is call for call in calls)]
 
 
+def _call_in_turn(connection: Connection, sender: object, event: Event) -> Any:
+    """Call the subscriber, or queue what is to be awaited behind what it still has to hear."""
+    result = connection.call(sender, event)
+    lane = connection.subscription.lane
+    if lane is None or not lane.is_busy or not isawaitable(result):
+        return result
+    lane.put(connection, event, result, rough_size_of(event))
+    return UNCOUNTED
+
+
 def in_own_task(
     connection: Connection, event: Event, awaitable: Any, errors: list[BaseException], outer: Call | None
 ) -> Wakeup | None:
@@ -171,6 +184,8 @@ def _put_behind(connection: Connection, event: Event, awaitable: Any) -> Wakeup 
     lane = lanes.lane_of(connection.subscription)
     lane.put(connection, event, awaitable, rough_size_of(event))
     if lane.missed_deadline:  # nobody waits for it again until it is empty
+        return None
+    if lanes.heard_from() is not None:
         return None
     finished = loops.Wakeup()
     lane.mark(finished.set)

@@ -2,7 +2,8 @@
 For sync ones, which never leave their thread, ``dispatch`` has a cheaper way.
 
 A call in progress is a list ``[subscription, outer call, deferred delivery, …]`` in a context variable. A list, because one is
-made for every event and subscriber, and a list costs a third of an object with a name for each place.
+made for every event and subscriber, and a list costs a third of an object with a name for each place. What is delivered out
+of a queue has the lane in the place of the subscription, and defers nothing: the queue is there, and keeps the order.
 
 A finished call is left in the variable, because setting it back would cost as much again: ``call[0]`` is None then, and
 ``open_call`` looks through it.

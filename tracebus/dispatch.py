@@ -18,7 +18,7 @@ import anyio
 from .calls import Call, defer, get_call, next_deferred, open_call, set_call
 from .events import Event
 from .late import awaiting, lanes, logging, loops, ownloop, payload, to_thread
-from .runs import Run, open_runs
+from .runs import Run, get_current, open_runs, set_current
 from .snapshots import rough_size_of, size_of_run, sized_snapshot_of
 from .subscriptions import LATE, UNCOUNTED, Callers, Connection, Delivery, Subscription
 
@@ -159,16 +159,19 @@ def _noted_failure(connection: Connection, event: Event, error: BaseException, r
 
 def _call_late(call: list[Any]) -> None:
     """Deliver what a subscriber emitted to itself, one after the other, with what they emit in turn behind them."""
+    outside = get_current()
     while len(call) > 1:
         connection, sender, event = call.pop(1)
         try:
             call[0] = LATE
+            set_current(outside if event.run is None else event.run)
             result = connection.post(sender, event)
             if result is not UNCOUNTED:
                 _queue(connection, event, result)
         except BaseException as error:
             connection.failed(event, error)
         finally:
+            set_current(outside)
             call[0] = False
 
 
@@ -214,7 +217,12 @@ def _post_deferred(call: Call) -> None:
     """Deliver what a subscriber emitted to itself while it was called."""
     while deferred := next_deferred(call):
         connection, sender, event = deferred
-        _post(connection, sender, event, Rest())
+        outside = get_current()
+        try:
+            set_current(outside if event.run is None else event.run)
+            _post(connection, sender, event, Rest())
+        finally:
+            set_current(outside)
 
 
 def await_rest(guarded: tuple[Connection, ...], sender: object, event: Event, rest: Rest | None) -> Awaitable[None] | None:
@@ -304,7 +312,7 @@ def _queue(connection: Connection, event: Event, result: Any) -> None:
         return
     lane = lanes.lane_of(connection.subscription)
     lane.put(connection, event, result, rough_size_of(event))
-    if event.run is not None and loops.current_loop() is None:
+    if event.run is not None and loops.current_loop() is None and lanes.heard_from() is None:
         outermost = _outermost(event.run)
         if outermost._queued_on is None:
             outermost._queued_on = set()

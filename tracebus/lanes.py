@@ -21,7 +21,7 @@ import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint
 
 from . import loops
-from .calls import Call, abandon, next_deferred, set_call
+from .calls import Call, get_call, set_call
 from .counts import Tally
 from .events import Event
 from .hearing import hear
@@ -31,7 +31,7 @@ from .queues import PATIENCE_S, Entry, Queue
 from .runs import set_current
 from .subscriptions import Connection, Subscription, known_subscriptions
 
-__all__ = ["PATIENCE_S", "Lane", "Pending", "busy_lanes", "lane_of", "wait_for", "wait_for_async"]
+__all__ = ["PATIENCE_S", "Lane", "Pending", "busy_lanes", "heard_from", "lane_of", "wait_for", "wait_for_async"]
 
 AT_ONCE_NS: Final = 5_000_000
 """How long a drain keeps a loop to itself, in nanoseconds."""
@@ -87,7 +87,7 @@ class Lane:
         self._reset()
 
     def _reset(self) -> None:
-        self._queue = Queue(self.subscription.limits, partial(self._drop, reason="queue_full"))
+        self._queue = Queue(self.subscription.limits, partial(self._drop, reason="queue_full"), lambda: heard_from() is self)
         # Holds one item while nobody has the turn: taking it is one atomic step that never waits, because the collector or
         # a signal may run a put in the middle of a put.
         self._idle = [None]
@@ -210,7 +210,8 @@ class Lane:
     def _lose(self, turn: Turn) -> None:
         """Count what was being heard on a loop that is gone."""
         if turn.call is not None:
-            self.subscription.drop("loop_closed", turn.unheard + abandon(turn.call))
+            turn.call[0] = None
+            self.subscription.drop("loop_closed", int(turn.unheard))
             self._done.add()
 
     # -- where it is delivered -----------------------------------------------------------------------------------------
@@ -287,15 +288,11 @@ class Lane:
             return
         assert entry.connection is not None
         assert entry.event is not None
-        call: Call = [entry.connection.subscription, None]
-        turn.call = call
+        turn.call = call = [self, None]
         set_current(entry.event.run)
         set_call(call)
         await self._hear(turn, entry.connection, entry.event, entry.work)
-        while deferred := next_deferred(call):
-            connection, sender, event = deferred
-            await self._hear(turn, connection, event, partial(connection.receiver, sender, event=event))
-        turn.call = None
+        turn.call = call[0] = None
         self._done.add()
 
     async def _hear(self, turn: Turn, connection: Connection, event: Event, work: Any) -> None:
@@ -374,6 +371,19 @@ def busy_lanes() -> list[Lane]:
     for lane in _all_lanes():
         lane.revive()
     return [lane for lane in _all_lanes() if lane.pending or lane.owes]
+
+
+def heard_from() -> Lane | None:
+    """Return the lane whose subscriber is hearing an event in this context, None where there is none.
+
+    Nobody waits for a queue there: it could be this lane's, or that of a subscriber who waits for this one.
+    """
+    call = get_call()
+    while call is not None:
+        if isinstance(call[0], Lane):
+            return call[0]
+        call = call[1]
+    return None
 
 
 class Pending(Protocol):

@@ -56,11 +56,13 @@ class Queue:
     """Entries in order, as many as the limits allow. Any thread may put and take.
 
     ``admit`` comes before ``append``: the caller counts what was admitted before anybody can take it. Marks need no room.
+    ``is_from_within`` tells whether it is the subscriber itself that says what is to be put.
     """
 
-    def __init__(self, limits: QueueLimits, on_dropped: Callable[[Entry], None]) -> None:
+    def __init__(self, limits: QueueLimits, on_dropped: Callable[[Entry], None], is_from_within: Callable[[], bool]) -> None:
         self._limits = limits
         self._on_dropped = on_dropped
+        self._is_from_within = is_from_within
         self._entries: deque[Entry] = deque()
         self._events = 0
         self._size = 0
@@ -88,7 +90,12 @@ class Queue:
         overflow = self._limits.overflow
         if overflow == "drop_oldest":
             return self._displace(size)
-        return overflow == "block" and may_wait() and self._wait_for_room(size)
+        if overflow == "drop_newest":
+            return False
+        if self._is_from_within():  # a subscriber that speaks to itself would wait for its own return
+            self._count(1, size)
+            return True
+        return may_wait() and self._wait_for_room(size)
 
     def append(self, entry: Entry) -> None:
         """Put an entry, for which there is room, behind the others."""
