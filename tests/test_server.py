@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import socket
 import threading
@@ -95,6 +96,7 @@ class Server:
 
         with subscribe(record, "llm_*", queue_size=100_000) as self.subscription:
             yield
+            gc.collect()  # a stream that its client left may hang in a cycle with the exception that ended it
 
     def __enter__(self) -> "Server":
         self.thread.start()
