@@ -291,6 +291,25 @@ def test_eight_processes_write_while_one_reads(runs, path, clean_env):
     check_integrity(path)
 
 
+@pytest.mark.parametrize(("for_s", "said"), [(30, []), (0, ["cannot be written, and the app goes on without it"])])
+def test_what_waits_because_others_write_is_not_lost_and_said_after_a_while(for_s, said, path, monkeypatch, caplog):
+    monkeypatch.setattr("tracebus.outputs.store.connections.BUSY_S", 0.05)
+    monkeypatch.setattr("tracebus.outputs.store.writer.OTHERS_WRITE_S", for_s)
+    with isolated(), save(path) as saving, closing(sqlite3.connect(path, isolation_level=None)) as other:
+        with trace("before"):
+            pass
+        assert saving.flush(20)
+        other.execute("BEGIN IMMEDIATE")
+        with trace("meanwhile"):
+            pass
+        assert not saving.flush(0.5)
+        other.execute("COMMIT")
+        assert saving.flush(20)
+        assert (saving.stats.dropped, saving.stats.pending) == ({}, 0)
+    assert runs_in(path) == {"before": "ok", "meanwhile": "ok"}
+    assert [words in record.getMessage() for record, words in zip(caplog.records, said, strict=True)] == [True] * len(said)
+
+
 @POSIX
 def test_no_connection_crosses_a_fork(path):
     with isolated(), save(path) as saving:

@@ -27,6 +27,9 @@ __all__ = ["Writer"]
 
 REOPEN_S: Final = 0.5
 WARN_EVERY_S: Final = 60.0
+OTHERS_WRITE_S: Final = 30.0
+"""How long others may keep a batch from being written before that is said, in seconds. It waits, and is not lost: SQLite lets
+in who happens to ask at the right moment, and of many that write at once one may have to ask for long."""
 PRUNE_EVERY_S: Final = 300.0
 PRUNE_S: Final = 0.2
 """How long the removal of what is too old or too much holds up the writing of one batch, in seconds."""
@@ -52,6 +55,7 @@ class Writer(Work):
         self._memory = Memory()
         self._told_losses: dict[str, int] = {}
         self._pruned = time.monotonic()
+        self._kept_waiting_since: float | None = None
 
     # -- what the lane asks --------------------------------------------------------------------------------------------
 
@@ -69,6 +73,7 @@ class Writer(Work):
                 self._attempt(batch)
         except (sqlite3.Error, StoreError, OSError) as error:
             self._recover_from(error)
+        self._kept_waiting_since = None
 
     def _attempt(self, batch: Prepared) -> None:
         try:
@@ -83,7 +88,10 @@ class Writer(Work):
             raise UnusableFileError(f"the store {self.path} is damaged: {error}", "corrupt") from error
 
     def failed(self, error: Exception) -> None:
-        """Say that something could not be written, once a minute."""
+        """Say that something could not be written, once a minute; not of a batch that waits for others to have written."""
+        since = self._kept_waiting_since
+        if since is not None and time.monotonic() - since < OTHERS_WRITE_S:
+            return
         told = error.__cause__ or error
         self._warnings.warn(
             "write",
@@ -159,7 +167,9 @@ class Writer(Work):
         """Raise what the lane is to do about an error."""
         code = primary_code(error) if isinstance(error, sqlite3.Error) else 0
         if code in BUSY:
+            self._kept_waiting_since = self._kept_waiting_since or time.monotonic()
             raise RetryError from error
+        self._kept_waiting_since = None
         self._hang_up()
         if isinstance(error, sqlite3.Error) and code not in TRANSIENT:
             raise error
