@@ -310,6 +310,39 @@ def test_what_waits_because_others_write_is_not_lost_and_said_after_a_while(for_
     assert [words in record.getMessage() for record, words in zip(caplog.records, said, strict=True)] == [True] * len(said)
 
 
+def test_what_waits_for_others_before_the_store_is_opened_is_not_lost(path, monkeypatch, caplog):
+    monkeypatch.setattr("tracebus.outputs.store.connections.BUSY_S", 0.05)
+    with isolated(), save(path), trace("makes the store"):
+        pass
+    with closing(sqlite3.connect(path, isolation_level=None)) as other, isolated(), save(path) as saving:
+        other.execute("BEGIN IMMEDIATE")
+        with trace("meanwhile"):
+            pass
+        assert not saving.flush(1)
+        other.execute("COMMIT")
+        assert saving.flush(20)
+    assert runs_in(path) == {"makes the store": "ok", "meanwhile": "ok"}
+    assert caplog.records == []
+
+
+def test_what_is_given_up_because_others_write_is_said_at_once(path, monkeypatch, caplog):
+    def refuse(thread):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr("tracebus.outputs.store.connections.BUSY_S", 0.05)
+    with isolated(), save(path), trace("makes the store"):
+        pass
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        with isolated(), save(path) as saving:
+            with trace("lost"):
+                pass
+            assert not saving.flush()
+            assert saving.stats.dropped == {"not_writable": 2}
+    assert ["cannot be written" in record.getMessage() for record in caplog.records] == [True]
+
+
 @POSIX
 def test_no_connection_crosses_a_fork(path):
     with isolated(), save(path) as saving:

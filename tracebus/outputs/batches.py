@@ -48,12 +48,14 @@ class RetryError(Exception):
     """Say that a batch could not be written now, and may be later: no space, somebody else writes, nobody answers.
 
     ``wait_s`` says in how many seconds; ``is_firm`` that a flush does not shorten that, because the other side asked for it.
+    ``quiet_s`` says how long, in seconds, a batch may be tried before that is told, unless it is given up.
     """
 
-    def __init__(self, *args: object, wait_s: float = RETRY_S, is_firm: bool = False) -> None:
+    def __init__(self, *args: object, wait_s: float = RETRY_S, is_firm: bool = False, quiet_s: float = 0.0) -> None:
         super().__init__(*args)
         self.wait_s = wait_s
         self.is_firm = is_firm
+        self.quiet_s = quiet_s
 
 
 Losses: TypeAlias = "Mapping[str, int]"
@@ -400,12 +402,14 @@ class BatchLane(Lane, Generic[R]):
         return records
 
     def _committed(self, prepared: object, attempts: int | None) -> Losses | None:
+        began = time.monotonic()
         while True:
             try:
                 return self._work.commit(prepared)
             except RetryError as error:
-                self._work.failed(error)
                 attempts = None if attempts is None else attempts - 1
+                if attempts == 0 or time.monotonic() - began >= error.quiet_s:
+                    self._work.failed(error)
                 self._pause(0 if attempts == 0 else error.wait_s, error.is_firm)
                 if attempts == 0 or self._gave_up:
                     return self._work.give_up(prepared)

@@ -55,7 +55,6 @@ class Writer(Work):
         self._memory = Memory()
         self._told_losses: dict[str, int] = {}
         self._pruned = time.monotonic()
-        self._kept_waiting_since: float | None = None
 
     # -- what the lane asks --------------------------------------------------------------------------------------------
 
@@ -73,7 +72,6 @@ class Writer(Work):
                 self._attempt(batch)
         except (sqlite3.Error, StoreError, OSError) as error:
             self._recover_from(error)
-        self._kept_waiting_since = None
 
     def _attempt(self, batch: Prepared) -> None:
         try:
@@ -88,10 +86,7 @@ class Writer(Work):
             raise UnusableFileError(f"the store {self.path} is damaged: {error}", "corrupt") from error
 
     def failed(self, error: Exception) -> None:
-        """Say that something could not be written, once a minute; not of a batch that waits for others to have written."""
-        since = self._kept_waiting_since
-        if since is not None and time.monotonic() - since < OTHERS_WRITE_S:
-            return
+        """Say that something could not be written, once a minute."""
         told = error.__cause__ or error
         self._warnings.warn(
             "write",
@@ -167,9 +162,8 @@ class Writer(Work):
         """Raise what the lane is to do about an error."""
         code = primary_code(error) if isinstance(error, sqlite3.Error) else 0
         if code in BUSY:
-            self._kept_waiting_since = self._kept_waiting_since or time.monotonic()
-            raise RetryError from error
-        self._kept_waiting_since = None
+            self._tried = -REOPEN_S  # it is there, and can be opened at once when they have written
+            raise RetryError(quiet_s=OTHERS_WRITE_S) from error
         self._hang_up()
         if isinstance(error, sqlite3.Error) and code not in TRANSIENT:
             raise error
