@@ -1377,30 +1377,22 @@ async def test_what_ends_while_an_awaited_event_is_being_heard_is_heard_behind_w
 async def test_what_an_awaited_subscriber_says_to_itself_is_heard_behind_what_waits_for_it() -> None:
     heard: list[str] = []
     lock = anyio.Lock()
-    from_thread = anyio.Event()
+
+    def emit_twice() -> None:
+        emit(text, text="from a thread, first")
+        emit(text, text="from a thread, second")
 
     async def subscriber(sender: Any, event: Any) -> None:
         async with lock:
             if event.text == "a":
-                from_thread.set()
-                await suspending()
-                while "queued" not in said:
-                    await suspending()
+                thread = threading.Thread(target=emit_twice)
+                thread.start()
+                await anyio.to_thread.run_sync(thread.join)
                 emit(text, text="to itself")
             heard.append(event.text)
 
-    said: list[str] = []
-
-    def emit_from_thread() -> None:
-        anyio.from_thread.run(from_thread.wait)
-        emit(text, text="from a thread, first")
-        emit(text, text="from a thread, second")
-        said.append("queued")
-
     subscribe(subscriber, "text")
-    async with anyio.create_task_group() as group:
-        group.start_soon(anyio.to_thread.run_sync, emit_from_thread)
-        await aemit(text, text="a")
+    await aemit(text, text="a")
     assert await aflush()
     assert heard == ["a", "from a thread, first", "from a thread, second", "to itself"]
 

@@ -14,7 +14,7 @@ from inspect import isawaitable
 from typing import Any, Self
 
 from . import lanes, loops, ownloop
-from .calls import Call, abandon, get_call, next_deferred, set_call
+from .calls import Call, abandon, calls_around, next_deferred, set_call
 from .events import Event
 from .hearing import hear
 from .loops import Loop, Wakeup
@@ -134,11 +134,7 @@ _in_flight: dict[int, weakref.ref[Hearing]] = {}
 
 def in_flight() -> list[Hearing]:
     """Return the deliveries that go on in tasks, except those that this code is inside of."""
-    inside = get_call()
-    calls = []
-    while inside is not None:
-        calls.append(inside)
-        inside = inside[1]
+    calls = list(calls_around())
     known = [hearing for reference in list(_in_flight.values()) if (hearing := reference()) is not None]
     for hearing in known:
         if hearing._loop.is_dead:
@@ -149,10 +145,9 @@ def in_flight() -> list[Hearing]:
 def _call_in_turn(connection: Connection, sender: object, event: Event) -> Any:
     """Call the subscriber, or queue what is to be awaited behind what it still has to hear."""
     result = connection.call(sender, event)
-    lane = connection.subscription.lane
-    if lane is None or not lane.is_busy or not isawaitable(result):
+    if not connection.subscription.is_behind or not isawaitable(result):
         return result
-    lane.put(connection, event, result, rough_size_of(event))
+    lanes.lane_of(connection.subscription).put(connection, event, result, rough_size_of(event))
     return UNCOUNTED
 
 
@@ -165,8 +160,7 @@ def in_own_task(
     into ``errors``.
     """
     loop = loops.current_loop()
-    lane = connection.subscription.lane
-    if loop is None or not loop.takes_tasks or (lane is not None and lane.is_busy):
+    if loop is None or not loop.takes_tasks or connection.subscription.is_behind:
         return _put_behind(connection, event, awaitable)
     hearing = Hearing(connection, event, awaitable, errors, outer, loop)
     try:

@@ -13,6 +13,7 @@ Invariant: what is appended while ``call[0]`` is the subscription is delivered b
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from .events import Event
     from .subscriptions import Connection
 
-__all__ = ["Call", "Deferred", "abandon", "defer", "get_call", "next_deferred", "open_call", "set_call"]
+__all__ = ["Call", "Deferred", "abandon", "calls_around", "defer", "get_call", "next_deferred", "open_call", "set_call"]
 
 Call: TypeAlias = "list[Any]"
 Deferred: TypeAlias = "tuple[Connection, object, Event]"
@@ -28,6 +29,14 @@ Deferred: TypeAlias = "tuple[Connection, object, Event]"
 _call: ContextVar[Call | None] = ContextVar("tracebus_call", default=None)
 get_call: Final = _call.get
 set_call: Final = _call.set
+
+
+def calls_around() -> Iterator[Call]:
+    """Yield the calls that this context is inside of, also those that are finished, from the inside out."""
+    call = get_call()
+    while call is not None:
+        yield call
+        call = call[1]
 
 
 def open_call(call: Call | None) -> Call | None:

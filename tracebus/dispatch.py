@@ -11,14 +11,14 @@ from _thread import get_ident  # threading would be a twentieth of what importin
 from collections.abc import Awaitable, Callable, Iterable
 from inspect import isawaitable
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
 from .calls import Call, defer, get_call, next_deferred, open_call, set_call
 from .events import Event
 from .late import awaiting, lanes, logging, loops, ownloop, payload, to_thread
-from .runs import Run, get_current, open_runs, set_current
+from .runs import Run, call_inside, open_runs
 from .snapshots import rough_size_of, size_of_run, sized_snapshot_of
 from .subscriptions import LATE, UNCOUNTED, Callers, Connection, Delivery, Subscription
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from .subscriptions import Receiver
 
 __all__ = ["Plan", "connect_receiver", "deliver", "deliver_async", "deliver_shielded", "wait_for_queued"]
+
+R = TypeVar("R")
 
 SAMPLED = 17
 """Of how many brief calls one is timed: prime, so that no rhythm of the app's is met."""
@@ -159,19 +161,16 @@ def _noted_failure(connection: Connection, event: Event, error: BaseException, r
 
 def _call_late(call: list[Any]) -> None:
     """Deliver what a subscriber emitted to itself, one after the other, with what they emit in turn behind them."""
-    outside = get_current()
     while len(call) > 1:
         connection, sender, event = call.pop(1)
         try:
             call[0] = LATE
-            set_current(outside if event.run is None else event.run)
-            result = connection.post(sender, event)
+            result = _call_in_its_run(event, connection.post, sender, event)
             if result is not UNCOUNTED:
                 _queue(connection, event, result)
         except BaseException as error:
             connection.failed(event, error)
         finally:
-            set_current(outside)
             call[0] = False
 
 
@@ -217,12 +216,12 @@ def _post_deferred(call: Call) -> None:
     """Deliver what a subscriber emitted to itself while it was called."""
     while deferred := next_deferred(call):
         connection, sender, event = deferred
-        outside = get_current()
-        try:
-            set_current(outside if event.run is None else event.run)
-            _post(connection, sender, event, Rest())
-        finally:
-            set_current(outside)
+        _call_in_its_run(event, _post, connection, sender, event, Rest())
+
+
+def _call_in_its_run(event: Event, fn: Callable[..., R], /, *args: Any) -> R:
+    """Call ``fn`` as where the event was said: what is current here may be another run, in whose course it was deferred."""
+    return fn(*args) if event.run is None else call_inside(event.run, fn, *args)
 
 
 def await_rest(guarded: tuple[Connection, ...], sender: object, event: Event, rest: Rest | None) -> Awaitable[None] | None:
@@ -231,7 +230,7 @@ def await_rest(guarded: tuple[Connection, ...], sender: object, event: Event, re
     A subscriber that suspends gets a task, because its scopes and time-outs belong to the task that it began in: so it can
     neither swallow the app's cancellation nor be taken for it, and goes on when the app has to leave.
     """
-    if rest is None and len(guarded) == 1 and guarded[0].is_brief and not _is_behind(guarded[0]):
+    if rest is None and len(guarded) == 1 and guarded[0].is_brief and not guarded[0].subscription.is_behind:
         _run_brief(guarded[0], sender, event)
         return None
     outer = open_call(get_call())
@@ -253,7 +252,7 @@ def await_rest(guarded: tuple[Connection, ...], sender: object, event: Event, re
             began = perf_counter_ns()
             try:
                 result = connection.call(sender, event)
-                if connection.is_brief and not _is_behind(connection):
+                if connection.is_brief and not connection.subscription.is_behind:
                     result = next(result.__await__(), None)
                 if isawaitable(result):
                     waits.append(awaiting.in_own_task(connection, event, result, errors, outer))
@@ -290,12 +289,6 @@ def _run_brief(connection: Connection, sender: object, event: Event) -> None:
     else:
         if began:
             connection.subscription.timing.add(perf_counter_ns() - began)
-
-
-def _is_behind(connection: Connection) -> bool:
-    """Whether the subscriber still has something to hear that came before."""
-    lane = connection.subscription.lane
-    return lane is not None and lane.is_busy
 
 
 async def _heard(wakeups: list[Wakeup], errors: list[BaseException]) -> None:

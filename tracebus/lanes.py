@@ -21,7 +21,7 @@ import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint
 
 from . import loops
-from .calls import Call, get_call, set_call
+from .calls import Call, calls_around, set_call
 from .counts import Tally
 from .events import Event
 from .hearing import hear
@@ -378,12 +378,7 @@ def heard_from() -> Lane | None:
 
     Nobody waits for a queue there: it could be this lane's, or that of a subscriber who waits for this one.
     """
-    call = get_call()
-    while call is not None:
-        if isinstance(call[0], Lane):
-            return call[0]
-        call = call[1]
-    return None
+    return next((call[0] for call in calls_around() if isinstance(call[0], Lane)), None)
 
 
 class Pending(Protocol):

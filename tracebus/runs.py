@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeAlias, TypeVar, get_args
 
 from .errors import ArgumentError
 from .late import uuid
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from .tracing import Source
 
 __all__ = ["KINDS", "Kind", "RemoteParent", "Run", "Scope", "Status", "Usage", "current_run"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 Kind: TypeAlias = Literal[
     "chain",
@@ -394,6 +397,16 @@ def use_instruments(instruments: Instruments) -> Instruments:
 _current: ContextVar[Run | Scope | None] = ContextVar("tracebus", default=None)
 get_current: Final = _current.get
 set_current: Final = _current.set
+
+
+def call_inside(current: Run | Scope, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call ``fn`` with ``current`` current, where something else is before and afterwards."""
+    outside = get_current()
+    set_current(current)
+    try:
+        return fn(*args, **kwargs)
+    finally:
+        set_current(outside)
 
 
 def innermost() -> Run | Scope | None:

@@ -245,6 +245,11 @@ class Subscription:
         """Yield everything that is counted."""
         yield from (self.called, self.passed_on, self.matched, self.delivered, self.failed, *self.dropped.values())
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether it still has something to hear that came before."""
+        return self.lane is not None and self.lane.is_busy
+
     def close(self) -> None:
         """Stop hearing. What is queued is still delivered. Closing twice is fine."""
         disconnect, self._disconnect = self._disconnect, None

@@ -16,7 +16,7 @@ from threading import Lock, Thread
 from typing import Any, ParamSpec, TypeVar
 
 from ..errors import ArgumentError
-from ..runs import Run, Scope, get_current, set_current
+from ..runs import call_inside, get_current, set_current
 
 __all__ = ["carrying", "install", "uninstall"]
 
@@ -27,16 +27,6 @@ R = TypeVar("R")
 # -- one callable, one executor ----------------------------------------------------------------------------------------
 
 
-def _call_inside(current: Run | Scope, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-    """Call ``fn`` with ``current`` current, in a thread that serves others afterwards."""
-    outside = get_current()
-    set_current(current)
-    try:
-        return fn(*args, **kwargs)
-    finally:
-        set_current(outside)
-
-
 def _submit_inside(submit: Callable[..., Future[R]], fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> Future[R]:
     """Submit ``fn`` for the current run. A thread that is started for it is not the run's: it will have other jobs."""
     current = get_current()
@@ -44,7 +34,7 @@ def _submit_inside(submit: Callable[..., Future[R]], fn: Callable[..., R], /, *a
         return submit(fn, *args, **kwargs)
     set_current(None)
     try:
-        return submit(_call_inside, current, fn, *args, **kwargs)
+        return submit(call_inside, current, fn, *args, **kwargs)
     finally:
         set_current(current)
 
