@@ -3,16 +3,16 @@
 It needs an older openai than the other tests, so that it has an environment of its own: make test-litellm.
 """
 
-import threading
-import time
 from collections.abc import Callable, Iterator
+from queue import SimpleQueue
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import litellm
 import pytest
 
-from tracebus import llm_end, llm_error, trace
+from tracebus import Event, subscribe, trace
 from tracebus.integrations import litellm as integration
 from tracebus.integrations import openai as client_integration
 from tracebus.testing import Recording
@@ -43,14 +43,17 @@ def client_traced(request: pytest.FixtureRequest) -> Iterator[bool]:
 
 
 @pytest.fixture
-def ended(recorded: Recording) -> Callable[[], None]:
-    """Wait until a run has ended: litellm says so from a thread, a moment after the call."""
-    happened = threading.Event()
-    for hook in (llm_end, llm_error):
-        hook.connect(lambda sender, event: happened.set())
+def ended(recorded: Recording) -> Callable[..., None]:
+    """Wait until a run has ended, or so many: litellm says so from a thread, a moment after the call.
 
-    def wait() -> None:
-        assert happened.wait(10)
+    A test that does not wait would leave its ends to the next one.
+    """
+    ends: SimpleQueue[Event] = SimpleQueue()
+    subscribe(lambda sender, event: ends.put(event), "*_end", "*_error", sender="litellm")
+
+    def wait(runs: int = 1) -> None:
+        for _ in range(runs):
+            ends.get(timeout=10)
 
     return wait
 
@@ -86,14 +89,12 @@ def test_a_stream_has_its_whole_text(mock_service: str, client_traced: bool, rec
     assert 0 < run.first_token_s <= run.duration_s
 
 
-async def test_async_calls_are_one_run(mock_service: str, recorded: Recording) -> None:
+async def test_async_calls_are_one_run(mock_service: str, recorded: Recording, ended: Callable) -> None:
     with trace("app"):
         await litellm.acompletion(**openai_of(mock_service))
         async for _ in await litellm.acompletion(**openai_of(mock_service), stream=True):
             pass
-    with anyio.fail_after(10):
-        while any(run.status == "open" for run in recorded.runs):
-            await anyio.sleep(0.01)
+    await anyio.to_thread.run_sync(ended, 2)
     assert recorded.tree() == "app chain ok\n  completion chat_model ok\n  completion chat_model ok"
     assert {run.output for run in recorded.runs[1:]} == {TEXT}
 
@@ -105,23 +106,21 @@ def test_other_providers_are_traced_as_well(mock_service: str, recorded: Recordi
     assert (run.name, run.status, run.output, run.model) == ("completion", "ok", TEXT, "claude-3")
 
 
-def test_a_call_after_a_call_is_not_nested_in_it(mock_service: str, recorded: Recording) -> None:
+def test_a_call_after_a_call_is_not_nested_in_it(mock_service: str, recorded: Recording, ended: Callable) -> None:
     with trace("app"):
         stream = litellm.completion(**openai_of(mock_service), stream=True)
         next(stream)
         litellm.completion(**anthropic_of(mock_service))
         list(stream)
+    ended(2)
     runs = recorded.runs
     assert [run.parent and run.parent_id == runs[0].id for run in runs] == [None, True, True]
 
 
-def test_embeddings_are_one_run(mock_service: str, recorded: Recording) -> None:
+def test_embeddings_are_one_run(mock_service: str, recorded: Recording, ended: Callable) -> None:
     litellm.embedding(model="openai/small", input=["hello"], api_base=f"{mock_service}/v1", api_key="k")
+    ended()
     (run,) = recorded.runs
-    give_up = time.monotonic() + 10
-    while run.status == "open" and time.monotonic() < give_up:
-        time.sleep(0.01)
-        (run,) = recorded.runs
     assert (run.name, run.kind, run.output) == ("embedding", "embedding", {"count": 1, "dimensions": 3})
 
 
