@@ -612,6 +612,39 @@ def test_flush_forgets_the_drops_of_a_subscription_that_is_gone() -> None:
     assert flush()
 
 
+def test_flush_waits_for_the_others_in_a_subscriber_that_hears_from_its_queue() -> None:
+    heard: list[Any] = []
+
+    def flushing(sender: Any, event: Any) -> None:
+        heard.append(flush(30))
+
+    def other(sender: Any, event: Any) -> None:
+        heard.append(event.text)
+
+    subscribe(other, "text", delivery="background")  # first, so that its queue is not empty when the other one is called
+    subscribe(flushing, "text", delivery="background")
+    emit(text, text="a")
+    assert flush()
+    assert heard == ["a", True]
+
+
+async def test_aflush_waits_for_the_others_in_a_subscriber_that_hears_from_its_queue() -> None:
+    heard: list[Any] = []
+
+    async def flushing(sender: Any, event: Any) -> None:
+        heard.append(await aflush(30))
+
+    async def other(sender: Any, event: Any) -> None:
+        await suspending()
+        heard.append(event.text)
+
+    subscribe(other, "text", delivery="background")  # first, so that its queue is not empty when the other one is called
+    subscribe(flushing, "text", delivery="background")
+    emit(text, text="a")
+    assert await aflush()
+    assert heard == ["a", True]
+
+
 async def test_flush_in_a_loops_own_thread_names_aflush() -> None:
     with pytest.raises(WrongThreadError, match=r"await tracebus\.aflush\(\)"):
         flush()

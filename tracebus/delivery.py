@@ -51,7 +51,7 @@ def check_timeout(timeout_s: float) -> float:
 
 
 def _pending() -> list[Pending]:
-    """Return the queues that are not empty, and the deliveries that go on in tasks of their own."""
+    """Return the queues that are not empty, and the deliveries that go on in tasks, except what this code is inside of."""
     if "tracebus.lanes" not in sys.modules:  # nothing was ever queued or awaited
         return []
     return [*lanes.busy_lanes(), *awaiting.in_flight()]
@@ -60,8 +60,9 @@ def _pending() -> list[Pending]:
 def flush(timeout_s: float = 5.0) -> bool:
     """Block until everything queued so far is delivered, at most ``timeout_s`` seconds.
 
-    Returns True only when nothing is left and nothing was dropped since the last flush. Raises WrongThreadError in the
-    thread of an event loop, which would wait for itself: await ``aflush`` there; ArgumentError for a time-out that is none.
+    Returns True only when nothing is left and nothing was dropped since the last flush. A subscriber that calls it waits for
+    the others, not for itself. Raises WrongThreadError in the thread of an event loop, which would wait for itself: await
+    ``aflush`` there; ArgumentError for a time-out that is none.
     """
     check_timeout(timeout_s)
     if loops.current_loop() is not None:

@@ -367,10 +367,11 @@ def lane_of(subscription: Subscription, *, in_thread: bool = False) -> Lane:
 
 
 def busy_lanes() -> list[Lane]:
-    """Return the lanes on which something waits, is being delivered, or is due."""
+    """Return the lanes on which something waits, is being delivered, or is due, except the one this is heard from."""
+    here = heard_from()
     for lane in _all_lanes():
         lane.revive()
-    return [lane for lane in _all_lanes() if lane.pending or lane.owes]
+    return [lane for lane in _all_lanes() if lane is not here and (lane.pending or lane.owes)]
 
 
 def heard_from() -> Lane | None:
