@@ -16,9 +16,10 @@ from typing import Any, ParamSpec, TypeVar, overload
 from .errors import ArgumentError
 from .families import ASYNC, SYNC, Colour, Pending
 from .handlers import Callback
+from .late import proxies
 from .runs import Run, get_current, leave, set_current
 from .signals import bus
-from .streams import TracedLife, proxy_of, step_async_generator, step_generator
+from .streams import TracedLife, step_async_generator, step_generator
 from .tracing import Source, end_run, fail_run, open_run, say_start, settle
 
 __all__ = ["traced"]
@@ -406,7 +407,9 @@ def _accompany(result: Any, run: Run, source: Source, options: _Options, colour:
     )
     if isinstance(result, Generator):
         return step_generator(result, life), None
-    return (step_async_generator(result, life) if isinstance(result, AsyncGenerator) else proxy_of(result, life)), None
+    if isinstance(result, AsyncGenerator):
+        return step_async_generator(result, life), None
+    return proxies.proxy_of(result, life), None
 
 
 def _no_inputs() -> None:

@@ -11,7 +11,20 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["awaiting", "callbacks", "copy", "fnmatch", "lanes", "logging", "loops", "ownloop", "payload", "to_thread", "uuid"]
+__all__ = [
+    "awaiting",
+    "callbacks",
+    "copy",
+    "fnmatch",
+    "lanes",
+    "logging",
+    "loops",
+    "ownloop",
+    "payload",
+    "proxies",
+    "to_thread",
+    "uuid",
+]
 
 
 class _Late:
@@ -34,7 +47,7 @@ if TYPE_CHECKING:
 
     from anyio import to_thread
 
-    from . import awaiting, callbacks, lanes, loops, ownloop, payload
+    from . import awaiting, callbacks, lanes, loops, ownloop, payload, proxies
 else:
     awaiting = _Late("tracebus.awaiting")
     callbacks = _Late("tracebus.callbacks")
@@ -45,6 +58,7 @@ else:
     loops = _Late("tracebus.loops")
     ownloop = _Late("tracebus.ownloop")
     payload = _Late("tracebus.payload")
+    proxies = _Late("tracebus.proxies")
     to_thread = _Late("anyio.to_thread")
     uuid = _Late("uuid")
 
