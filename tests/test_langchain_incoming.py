@@ -88,7 +88,7 @@ def chat(message: AIMessage) -> ChatGeneration:
     ],
 )
 def test_what_a_model_answered(given: LLMResult | None, output: object) -> None:
-    assert incoming.output_of(given) == output
+    assert incoming.answer_of(given)["output"] == output
 
 
 USAGE = {"input_tokens": 9, "output_tokens": 4, "total_tokens": 13}
@@ -111,7 +111,7 @@ DETAILS = {"input_token_details": {"cache_read": 3, "cache_creation": 1}, "outpu
     ],
 )
 def test_what_a_call_used(given: LLMResult, usage: Usage | None) -> None:
-    assert incoming.usage_of(given) == usage
+    assert incoming.answer_of(given)["usage"] == usage
 
 
 def test_the_tokens_of_two_chunks_are_added_where_one_counts_them() -> None:
@@ -121,9 +121,10 @@ def test_the_tokens_of_two_chunks_are_added_where_one_counts_them() -> None:
 
 
 def test_the_model_that_answered_is_said_by_the_message_or_beside_it() -> None:
-    assert incoming.model_answering(result(chat(AIMessage("", response_metadata={"model": "m-1"})))) == "m-1"
-    assert incoming.model_answering(result(Generation(text=""), llm_output={"model_name": "m-2"})) == "m-2"
-    assert incoming.model_answering(result()) is None
+    said_by_message = result(chat(AIMessage("", response_metadata={"model": "m-1"})))
+    said_beside = result(Generation(text=""), llm_output={"model_name": "m-2"})
+    models = [incoming.answer_of(given)["model"] for given in (said_by_message, said_beside, result())]
+    assert models == ["m-1", "m-2", None]
 
 
 def test_the_model_that_is_asked_is_said_by_the_metadata_or_the_parameters() -> None:

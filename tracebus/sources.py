@@ -6,6 +6,7 @@ thread, another context), so a reported run is never current by itself: ``curren
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from typing import Any, Final
 from weakref import ref
@@ -17,7 +18,7 @@ from .late import uuid
 from .runs import Run, Scope, Status, Usage, get_current, innermost, set_current
 from .scopes import InnerScope
 from .signals import Hook, bus
-from .tracing import Source, end_run, fail_run, open_run, say, say_own_token, say_start, settle
+from .tracing import Source, fail_run, open_run, say, say_own_token, settle
 
 __all__ = ["LibrarySource", "Reporter", "calling_run"]
 
@@ -71,6 +72,7 @@ class Reporter:
         self._takes_parts = takes_parts
         self._open: dict[Hashable, Run] = {}
         self._ended: dict[Hashable, ref[Run]] = {}
+        self._ended_in_turn: deque[Hashable] = deque()
         self._sources: dict[tuple[str, str], LibrarySource] = {}
         self._warnings = Throttle()
         self._look_at = OPEN_KEPT
@@ -146,7 +148,7 @@ class Reporter:
         if run is None:
             return None
         try:
-            pending = say_start(run, colour)
+            pending = run._source.family.say_start(run, colour)
         except BaseException as error:
             self.fail(key, error)
             raise
@@ -197,7 +199,7 @@ class Reporter:
             return None
         if first_token_s is not None and run._first_token is None:
             run._first_token = run._started + round(first_token_s * 1e9)
-        return _settled(run, end_run(run, colour, status))
+        return _settled(run, run._source.family.end_run(run, colour, status))
 
     def fail(
         self,
@@ -272,8 +274,9 @@ class Reporter:
         return run
 
     def _taken(self, key: Hashable, output: Any, usage: Usage | None, model: str | None) -> Run | None:
-        run = self._known(key, "the end")
-        if run is None or self._open.pop(key, None) is None:
+        run = self._open.pop(key, None)
+        if run is None:
+            self._known(key, "the end")
             return None
         self._remember(key, run)
         if output is not None:
@@ -295,11 +298,9 @@ class Reporter:
     def _remember(self, key: Hashable, run: Run) -> None:
         # Without a lock, which a forked child or the collector could find taken: each of these is one atomic step.
         self._ended[key] = ref(run)
-        if len(self._ended) > ENDED_KEPT:
-            try:
-                self._ended.pop(next(iter(self._ended)), None)
-            except (RuntimeError, StopIteration):
-                pass  # another thread has just done it; the next end tries again
+        self._ended_in_turn.append(key)
+        if len(self._ended_in_turn) > ENDED_KEPT:
+            self._ended.pop(self._ended_in_turn.popleft(), None)
 
 
 def _settled(run: Run, pending: Pending) -> Pending:

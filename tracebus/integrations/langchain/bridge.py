@@ -42,6 +42,9 @@ class _Nothing:
 
 _NOTHING: Final = _Nothing()
 
+_COROUTINE: Final = inspect.CO_COROUTINE
+_frame: Final = sys._getframe
+
 
 def _hook(read: Callable[..., Saying | None]) -> Any:
     """Make a method that LangChain's sync managers call and its async managers await.
@@ -54,7 +57,7 @@ def _hook(read: Callable[..., Saying | None]) -> Any:
     """
 
     def call(handler: TracebusHandler, *args: Any, **kwargs: Any) -> Awaitable[None] | None:
-        colour = ASYNC if sys._getframe(1).f_code.co_flags & inspect.CO_COROUTINE else SYNC
+        colour = ASYNC if _frame(1).f_code.co_flags & _COROUTINE else SYNC
         try:
             kwargs["run_id"] = kwargs["run_id"].int
             if (parent_run_id := kwargs.get("parent_run_id")) is not None:
@@ -66,7 +69,7 @@ def _hook(read: Callable[..., Saying | None]) -> Any:
         pending = None if saying is None else saying(colour)
         return pending if colour is SYNC else pending or _NOTHING
 
-    code = call.__code__.replace(co_flags=call.__code__.co_flags | inspect.CO_COROUTINE)
+    code = call.__code__.replace(co_flags=call.__code__.co_flags | _COROUTINE)
     hook = types.FunctionType(code, call.__globals__, read.__name__, None, call.__closure__)
     return functools.update_wrapper(hook, read)
 
@@ -128,7 +131,7 @@ class TracebusHandler(BaseCallbackHandler):
             user_id=user_id,
             say=False,
         )
-        return None if run is None else partial(begin, run_id, Life(run, parent_run_id, self, is_stream))
+        return None if run is None else partial(begin, run_id, Life(run, life_of(parent_run_id), self, is_stream))
 
     @_hook
     def on_chain_start(
@@ -286,7 +289,7 @@ class TracebusHandler(BaseCallbackHandler):
     def on_llm_end(self, response: Any, *, run_id: int, parent_run_id: int | None = None, **said: Any) -> Saying | None:
         """End the run of a model with its answer and what it used."""
         self._model(run_id, parent_run_id, said)
-        return _ending(run_id, **_answer(response))
+        return _ending(run_id, **incoming.answer_of(response))
 
     @_hook
     def on_tool_end(self, output: Any, *, run_id: int, **said: Any) -> Saying | None:
@@ -312,7 +315,7 @@ class TracebusHandler(BaseCallbackHandler):
     ) -> Saying | None:
         """End the run of a model that raised, or was cancelled or left, with what it had answered."""
         self._model(run_id, parent_run_id, said)
-        return _failing(run_id, error, **({} if response is None else _answer(response)))
+        return _failing(run_id, error, **incoming.answer_of(response))
 
     @_hook
     def on_tool_error(self, error: BaseException, *, run_id: int, **said: Any) -> Saying | None:
@@ -327,14 +330,6 @@ class TracebusHandler(BaseCallbackHandler):
 
 def _token(run_id: int, piece: str, chunk: Any) -> Saying:
     return lambda colour: reporter.token(run_id, piece, chunk, colour)
-
-
-def _answer(response: Any) -> dict[str, Any]:
-    return {
-        "output": incoming.output_of(response) or None,
-        "usage": incoming.usage_of(response),
-        "model": incoming.model_answering(response),
-    }
 
 
 def _with_inputs(run_id: int, inputs: Any) -> Life | None:

@@ -18,21 +18,19 @@ from ...runs import Status, Usage
 
 __all__ = [
     "added",
+    "answer_of",
     "document",
     "failure_in",
     "interrupt_status",
     "is_empty",
     "message",
     "model_asked",
-    "model_answering",
     "name_of",
-    "output_of",
     "params_of",
     "session_of",
     "text_in",
     "tool_output",
     "usage_in",
-    "usage_of",
 ]
 
 # -- messages ----------------------------------------------------------------------------------------------------------
@@ -112,13 +110,44 @@ def model_asked(params: Mapping[str, Any], metadata: Mapping[str, Any] | None) -
     return _first_text((metadata or {}).get("ls_model_name"), *map(params.get, _MODEL_NAMES))
 
 
-def model_answering(result: LLMResult) -> str | None:
-    """Return the name of the model that answered."""
-    for generation in _generations(result):
-        answer = _message_of(generation)
-        if answer is not None and answer.response_metadata:
-            return _model_in(answer.response_metadata)
-    return _model_in(result.llm_output) if result.llm_output else None
+def answer_of(result: LLMResult | None) -> dict[str, Any]:
+    """Return what a model answered, as ``output``, ``usage`` and ``model``.
+
+    The output is a text, a message that is more than text, or a list of several answers; None when there is nothing.
+    """
+    generations = result.generations[0] if result is not None and result.generations else ()
+    messages = [_message_of(generation) for generation in generations]
+    answers = [
+        generation.text if message is None else _answer(message)
+        for generation, message in zip(generations, messages, strict=True)
+    ]
+    beside = None if result is None else result.llm_output
+    return {
+        "output": (answers[0] if len(answers) == 1 else answers) or None,
+        "usage": _usage_of(messages, beside),
+        "model": _model_answering(messages, beside),
+    }
+
+
+def _message_of(generation: Generation) -> BaseMessage | None:
+    """Return the message of a chat model's answer, None of a text model's.
+
+    Looked up where pydantic keeps the fields: to ask it for one that is not there takes as long as a run on the bus.
+    """
+    answer = vars(generation).get("message")
+    return answer if answer is None or isinstance(answer, BaseMessage) else None
+
+
+def _answer(given: BaseMessage) -> Any:
+    said = message(given)
+    return text_in(given.content) if said.keys() <= _PLAIN and _is_text(given.content) else said
+
+
+def _model_answering(messages: Iterable[BaseMessage | None], beside: Mapping[str, Any] | None) -> str | None:
+    for given in messages:
+        if given is not None and given.response_metadata:
+            return _model_in(given.response_metadata)
+    return _model_in(beside) if beside else None
 
 
 def _model_in(said: Mapping[str, Any]) -> str | None:
@@ -132,33 +161,6 @@ def _first_text(*values: Any) -> str | None:
     return None
 
 
-def _generations(result: LLMResult) -> Sequence[Generation]:
-    return result.generations[0] if result.generations else ()
-
-
-def output_of(result: LLMResult | None) -> Any:
-    """Return what a model answered: a text, a message that is more than text, or a list of several answers."""
-    answers = [_answer(one) for one in _generations(result)] if result is not None else []
-    return answers[0] if len(answers) == 1 else answers or None
-
-
-def _message_of(generation: Generation) -> BaseMessage | None:
-    """Return the message of a chat model's answer, None of a text model's.
-
-    Looked up where pydantic keeps the fields: to ask it for one that is not there takes as long as a run on the bus.
-    """
-    answer = vars(generation).get("message")
-    return answer if answer is None or isinstance(answer, BaseMessage) else None
-
-
-def _answer(generation: Generation) -> Any:
-    answer = _message_of(generation)
-    if answer is None:
-        return generation.text
-    said = message(answer)
-    return text_in(answer.content) if said.keys() <= _PLAIN and _is_text(answer.content) else said
-
-
 # -- usage -------------------------------------------------------------------------------------------------------------
 
 _COUNTS: Final = (
@@ -168,14 +170,14 @@ _COUNTS: Final = (
 )
 
 
-def usage_of(result: LLMResult) -> Usage | None:
+def _usage_of(messages: Iterable[BaseMessage | None], beside: Mapping[str, Any] | None) -> Usage | None:
     """Return the tokens of a call: what its messages say, else what the provider's own words say."""
     usage: Usage | None = None
-    for generation in _generations(result):
-        if (answer := _message_of(generation)) is not None:
-            usage = added(usage, usage_in(answer))
-    if usage is None and result.llm_output:
-        return _usage(result.llm_output.get("token_usage") or result.llm_output.get("usage"))
+    for given in messages:
+        if given is not None:
+            usage = added(usage, usage_in(given))
+    if usage is None and beside:
+        return _usage(beside.get("token_usage") or beside.get("usage"))
     return usage
 
 

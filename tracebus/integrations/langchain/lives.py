@@ -19,7 +19,7 @@ from ...sources import Reporter
 from ...tracing import status_of
 from .watching import Unit, Watch, is_over, unit_here, units_here
 
-__all__ = ["Life", "begin", "connect", "disconnect", "end", "fail", "life_of", "reporter"]
+__all__ = ["Life", "begin", "disconnect", "end", "fail", "life_of", "reporter"]
 
 reporter: Final = Reporter("langchain", shown=lambda number: UUID(int=number))
 
@@ -61,11 +61,10 @@ def _last(asked: Any) -> Any:
 _forget: tuple[Callable[[], None], ...] = ()
 
 
-def connect() -> None:
+def _connect() -> None:
     """Let ``@traced`` functions and providers' clients inside LangChain's runs find those."""
     global _forget
-    if not _forget:
-        _forget = reporter.current_in(_current_run_id), reporter.calling_in(_calling_run_id)
+    _forget = reporter.current_in(_current_run_id), reporter.calling_in(_calling_run_id)
 
 
 def disconnect() -> None:
@@ -79,7 +78,8 @@ def disconnect() -> None:
 class Life:
     """What is known of a run while it is open, beside the run.
 
-    ``owner`` is the handler that reported its start. ``is_stream`` says that it is one for sure: of models it is not known.
+    ``parent`` is that of the run around it, ``owner`` the handler that reported its start. ``is_stream`` says that it is one
+    for sure: of models it is not known.
     """
 
     __slots__ = (
@@ -89,15 +89,15 @@ class Life:
         "is_paused",
         "is_stream",
         "owner",
-        "parent_id",
+        "parent",
         "run",
         "unit",
         "watch",
     )
 
-    def __init__(self, run: Run, parent_id: int | None, owner: object, is_stream: bool) -> None:
+    def __init__(self, run: Run, parent: Life | None, owner: object, is_stream: bool) -> None:
         self.run = run
-        self.parent_id = parent_id
+        self.parent = parent
         self.owner = owner
         self.is_stream = is_stream
         self.is_model = run.kind in MODEL_KINDS
@@ -108,25 +108,25 @@ class Life:
         self.watch: Watch | None = None
 
 
-_lives: Final[dict[int, Life]] = {}
+_lives: Final[dict[int | None, Life]] = {}
 """Those of the open runs, of all handlers: a run that is reported by two of them is one run."""
 
 
-def life_of(run_id: int | None) -> Life | None:
-    """Return what is known of a run while it is open; None of all others."""
-    return None if run_id is None else _lives.get(run_id)
+life_of: Final = _lives.get
+"""Returns what is known of a run while it is open; None of all others, and of None."""
 
 
 def begin(run_id: int, life: Life, colour: Colour) -> Pending:
     """Say that a run starts, and watch it where it may end without a word."""
-    connect()
+    if not _forget:
+        _connect()
     is_async = colour is ASYNC
     life.unit = unit_here(is_async)
     _lives[run_id] = life
     if life.is_model:
         _models[life.unit] = run_id
-    if (parent := life_of(life.parent_id)) is not None:
-        parent.children[run_id] = None
+    if life.parent is not None:
+        life.parent.children[run_id] = None
     if is_async:
         life.watch = Watch(life.unit, partial(_forgotten, run_id))
     try:
@@ -159,8 +159,8 @@ def end(run_id: int, colour: Colour, status: Status = "ok", **known: Any) -> Pen
         return reporter.end(run_id, status=status, colour=colour, **known)
     if status == "ok" and life.is_paused:
         status = "paused"
-    if status == "paused" and (parent := life_of(life.parent_id)) is not None:
-        parent.is_paused = True
+    if status == "paused" and life.parent is not None:
+        life.parent.is_paused = True
     if not life.children:
         return reporter.end(run_id, status=status, colour=colour, **known)
     return _in_turn(_inside(life, status, None), partial(reporter.end, run_id, status=status, **known), colour)
@@ -183,8 +183,8 @@ def _taken(run_id: int) -> Life | None:
         life.watch.stop()
     if life.is_model and _models.get(life.unit) == run_id:
         _models.pop(life.unit, None)
-    if (parent := life_of(life.parent_id)) is not None:
-        parent.children.pop(run_id, None)
+    if life.parent is not None:
+        life.parent.children.pop(run_id, None)
     return life
 
 
