@@ -8,6 +8,7 @@ import sys
 import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -107,6 +108,24 @@ async def all_ended() -> None:
         await asyncio.sleep(0)
 
 
+class Judge(Runnable[Any, Any]):
+    """A model that LangChain tells of as a chain, as its decision models are."""
+
+    def answer(self, asked: Any) -> Any:
+        if asked["state"] == "fail":
+            raise LookupError
+        return SimpleNamespace(answers={"urgent": 0.9}, model="small-1", usage=USAGE)
+
+    def invoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
+        return self._call_with_config(self.answer, input, config, run_type="llm")
+
+    async def ainvoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
+        async def answer(asked: Any) -> Any:
+            return self.answer(asked)
+
+        return await self._acall_with_config(answer, input, config, run_type="llm")
+
+
 # -- the same tree in every way to call --------------------------------------------------------------------------------
 
 CALLS: dict[str, Callable[[Runnable[Any, Any], Any], Any]] = {
@@ -115,6 +134,33 @@ CALLS: dict[str, Callable[[Runnable[Any, Any], Any], Any]] = {
     "batch": lambda chain, value: chain.batch([value]),
     "transform": lambda chain, value: list(chain.transform(iter([value]))),
 }
+
+
+ASKED = {"state": "It burns.", "questions": {"urgent": "Is it urgent?"}}
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+async def test_a_model_that_is_called_as_a_chain_is_a_model(is_async: bool, recorded: Recording) -> None:
+    config = {"metadata": {"ls_model_name": "small"}}
+    answer = await Judge().ainvoke(ASKED, config) if is_async else Judge().invoke(ASKED, config)
+    (run,) = recorded.runs
+    assert (run.name, run.kind, run.status, run.inputs) == ("Judge", "llm", "ok", ASKED)
+    assert (run.model, run.usage) == ("small-1", Usage(5, 3, 8))
+    assert recorded.of("llm_start")[0].prompts == ["It burns."]
+    assert recorded.of("llm_end")[0].run.id == run.id
+    assert answer.answers == {"urgent": 0.9}
+
+
+def test_a_model_that_is_called_as_a_chain_and_raises_has_failed(recorded: Recording) -> None:
+    with pytest.raises(LookupError):
+        Judge().invoke({**ASKED, "state": "fail"})
+    (event,) = recorded.of("llm_error")
+    assert (event.run.kind, event.run.status, event.run.usage) == ("llm", "error", None)
+
+
+def test_an_answer_without_text_is_an_empty_one(recorded: Recording) -> None:
+    model("").invoke("hello")
+    assert recorded.runs[0].output == ""
 
 
 async def consume(stream: AsyncIterator[Any]) -> list[Any]:

@@ -79,6 +79,7 @@ def chat(message: AIMessage) -> ChatGeneration:
     [
         (result(Generation(text="four")), "four"),
         (result(chat(AIMessage("four"))), "four"),
+        (result(chat(AIMessage([]))), ""),
         (result(chat(AIMessage([{"type": "text", "text": "fo"}, "ur"]))), "four"),
         (result(chat(AIMessage("", tool_calls=[CALL]))), {"role": "assistant", "content": "", "tool_calls": [CALL]}),
         (result(Generation(text="four"), Generation(text="vier")), ["four", "vier"]),

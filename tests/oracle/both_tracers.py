@@ -117,7 +117,6 @@ class Reference(BaseTracer):
         return [self._told(run) for run in self.runs]
 
     def _told(self, run: Any) -> Told:
-        is_model = run.run_type in ("llm", "chat_model")
         result = self.results.get(id(run))
         return Told(
             id=str(run.id),
@@ -127,7 +126,7 @@ class Reference(BaseTracer):
             outcome="open" if run.end_time is None else "error" if run.error else "ok",
             error=run.error,
             inputs=self._inputs(run),
-            output=_answers(result, bool(run.error)) if is_model else _unwrapped(run),
+            output=_answers(result, bool(run.error)) if id(run) in self.results else _unwrapped(run),
             tokens=sum(event["name"] == "new_token" for event in run.events) or self.deltas[str(run.id)],
             empty_tokens=sum(_is_empty(event) for event in run.events),
             usage=_usage(result),
@@ -255,13 +254,18 @@ def _told(heard: Heard) -> Told:
 def _given(run: Run, inputs: Any) -> Any:
     if run.kind == "chat_model":
         return [[one["role"], _text(one.get("content"))] for one in inputs["messages"]]
-    if run.kind == "llm":
+    if run.kind == "llm" and not _is_called_as_chain(run):
         return None if inputs is None else {"prompts": inputs["prompts"]}
     return inputs if isinstance(inputs, dict) else {"input": "" if inputs is None else inputs}
 
 
+def _is_called_as_chain(run: Run) -> bool:
+    """Tell whether it is a model, as those of decisions, whose start LangChain tells of as a chain's."""
+    return run.kind == "llm" and isinstance(run.inputs, dict) and "prompts" not in run.inputs
+
+
 def _returned(run: Run, output: Any) -> Any:
-    if run.kind in ("llm", "chat_model"):
+    if run.kind in ("llm", "chat_model") and not _is_called_as_chain(run):
         if output is None:
             return None
         answers = output if isinstance(output, list) else [output]
@@ -320,6 +324,10 @@ EXPLAINED: dict[str, tuple[str, Callable[[str, Told, Told], bool]]] = {
     "same id": (
         "a run that starts under the id of one that is open is that one here; there it is another",
         lambda what, there, here: (here.test, here.id) in reference.clashes,
+    ),
+    "decision": (
+        "what a decision model used is read of its answer here; there LangSmith may have it, in the metadata of its own run",
+        lambda what, there, here: what == "usage" and there.usage is None and "usage=" in repr(here.output),
     ),
     "empty chunk": (
         "a chunk with nothing in it is no token here: the first token's time is that of the first piece of an answer",

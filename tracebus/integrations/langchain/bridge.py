@@ -17,7 +17,7 @@ from typing import Any, Final, TypeAlias
 
 from langchain_core.callbacks import BaseCallbackHandler
 
-from ...families import ASYNC, SYNC, Colour, Pending
+from ...families import ASYNC, MODEL_KINDS, SYNC, Colour, Pending
 from ...signals import Hook, agent_action, agent_finish, custom_event, retry, text
 from . import incoming
 from .lives import Life, begin, end, fail, life_of, reporter
@@ -137,15 +137,20 @@ class TracebusHandler(BaseCallbackHandler):
     def on_chain_start(
         self, serialized: Any, inputs: Any, *, run_id: int, parent_run_id: int | None = None, **said: Any
     ) -> Saying | None:
-        """Start the run of a chain, a prompt, a parser or a graph. The inputs of a stream come with its end."""
+        """Start the run of a chain, a prompt, a parser or a graph, or of a model that is called as one.
+
+        The inputs of a stream come with its end.
+        """
         is_stream = "defers_inputs" in said
+        kind = incoming.kind_of(said.get("run_type"))
         return self._start(
             run_id,
             parent_run_id,
             said,
-            kind="retriever" if said.get("run_type") == "retriever" else "chain",
-            name=incoming.name_of(said.get("name"), serialized, "chain"),
+            kind=kind,
+            name=incoming.name_of(said.get("name"), serialized, kind),
             inputs=None if is_stream else inputs,
+            model=incoming.model_asked({}, said.get("metadata")) if kind in MODEL_KINDS else None,
             is_stream=is_stream,
         )
 
@@ -283,7 +288,8 @@ class TracebusHandler(BaseCallbackHandler):
         """End the run of a chain with its output."""
         life = _with_inputs(run_id, inputs)
         is_left = life is not None and life.is_stream and stream_was_left()
-        return _ending(run_id, "closed_early" if is_left else "ok", output=outputs)
+        used = incoming.used_by(outputs) if life is not None and life.is_model else {}
+        return _ending(run_id, "closed_early" if is_left else "ok", output=outputs, **used)
 
     @_hook
     def on_llm_end(self, response: Any, *, run_id: int, parent_run_id: int | None = None, **said: Any) -> Saying | None:
@@ -315,7 +321,9 @@ class TracebusHandler(BaseCallbackHandler):
     ) -> Saying | None:
         """End the run of a model that raised, or was cancelled or left, with what it had answered."""
         self._model(run_id, parent_run_id, said)
-        return _failing(run_id, error, **incoming.answer_of(response))
+        answer = incoming.answer_of(response)
+        answer["output"] = answer["output"] or None  # what was streamed before is more than nothing
+        return _failing(run_id, error, **answer)
 
     @_hook
     def on_tool_error(self, error: BaseException, *, run_id: int, **said: Any) -> Saying | None:

@@ -23,6 +23,7 @@ __all__ = [
     "failure_in",
     "interrupt_status",
     "is_empty",
+    "kind_of",
     "message",
     "model_asked",
     "name_of",
@@ -31,6 +32,7 @@ __all__ = [
     "text_in",
     "tool_output",
     "usage_in",
+    "used_by",
 ]
 
 # -- messages ----------------------------------------------------------------------------------------------------------
@@ -123,7 +125,7 @@ def answer_of(result: LLMResult | None) -> dict[str, Any]:
     ]
     beside = None if result is None else result.llm_output
     return {
-        "output": (answers[0] if len(answers) == 1 else answers) or None,
+        "output": answers[0] if len(answers) == 1 else answers or None,
         "usage": _usage_of(messages, beside),
         "model": _model_answering(messages, beside),
     }
@@ -184,6 +186,11 @@ def _usage_of(messages: Iterable[BaseMessage | None], beside: Mapping[str, Any] 
 def usage_in(given: Any) -> Usage | None:
     """Return the tokens that a message counts."""
     return _usage(getattr(given, "usage_metadata", None))
+
+
+def used_by(answer: Any) -> dict[str, Any]:
+    """Return ``usage`` and ``model`` of what a model answered that is called as a chain, as decision models are."""
+    return {"usage": _usage(getattr(answer, "usage", None)), "model": _first_text(getattr(answer, "model", None))}
 
 
 def _usage(said: Any) -> Usage | None:
@@ -254,6 +261,14 @@ def document(given: Any) -> Any:
     if given.id is not None:
         said["id"] = given.id
     return said
+
+
+_KINDS: Final = frozenset({"llm", "retriever", "tool", "embedding"})
+
+
+def kind_of(run_type: Any) -> str:
+    """Return the kind of a run that LangChain tells of as a chain's: prompts, parsers and what is unknown are chains."""
+    return run_type if run_type in _KINDS else "chain"
 
 
 def name_of(name: str | None, serialized: Any, default: str) -> str:
