@@ -16,7 +16,7 @@ try:
 except ImportError as error:  # the one file that needs it
     raise MissingExtraError('the store needs platformdirs: pip install "tracebus[store]"') from error
 
-__all__ = ["StoreError", "UnusableFileError", "default_path", "make_private", "set_aside"]
+__all__ = ["StoreError", "UnusableFileError", "default_path", "identity_of", "make_private", "set_aside", "store_path"]
 
 APPLICATION_ID: Final = 0x74726273
 """What a store has in its header, ``trbs``, by which it is told from anybody else's SQLite file."""
@@ -46,6 +46,20 @@ def default_path() -> Path:
     if given:
         return Path(given).expanduser()
     return Path(platformdirs.user_data_dir("tracebus", appauthor=False)) / "traces.db"
+
+
+def store_path(given: str | os.PathLike[str] | None) -> Path:
+    """Return the file that is meant by a path, or by none."""
+    return (default_path() if given is None else Path(given).expanduser()).absolute()
+
+
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """Return what tells the file that is here now from another one of its name, None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def make_private(path: Path) -> None:

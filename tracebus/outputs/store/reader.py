@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
@@ -38,12 +38,12 @@ from .answers import (
     TreeRow,
 )
 from .connections import PerThread, open_for_reading, reading
-from .files import StoreError, default_path, size_of
+from .files import StoreError, size_of, store_path
 from .filters import By, Filter, search_words, where_runs, where_traces
 from .index import PARTS_BELOW
 from .lost import look_for_the_dead
 from .passages import Search, phrases_of
-from .rows import price_list
+from .rows import price_list, signed
 from .shapes import (
     CONTENTS,
     EVENTS,
@@ -63,7 +63,9 @@ from .statistics import Grain, points, statistics
 from .steps import unpack
 from .trees import walk
 
-__all__ = ["AmbiguousError", "NotFoundError", "Reader"]
+__all__ = ["AmbiguousError", "NotFoundError", "Reader", "every", "every_run"]
+
+T = TypeVar("T")
 
 TOLD_AT_ONCE: Final = 500
 """How many traces and how many runs one answer of ``changes`` holds, at most."""
@@ -92,7 +94,7 @@ class Reader:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        self.path: Path = (default_path() if path is None else Path(path).expanduser()).absolute()
+        self.path: Path = store_path(path)
         self._connections = PerThread(partial(open_for_reading, self.path))
         self.look_for_the_dead()
 
@@ -251,10 +253,8 @@ class Reader:
         text = given.replace("-", "")
         low, high = (int.from_bytes(key) for key in _range_of(text[-16:] if len(text) == 32 else text, 8))
         # Spans are held as signed numbers: a range that begins below 2**63 ends there, too.
-        signed = [number - (1 << 64) if number >> 63 else number for number in (low, high)]
-        if not text:
-            signed = [-(2**63), 2**63 - 1]
-        rows = self._rows("SELECT id FROM runs WHERE trace_id = ? AND span BETWEEN ? AND ? LIMIT 2", (number, *signed))
+        spans = (signed(low), signed(high)) if text else (-(2**63), 2**63 - 1)
+        rows = self._rows("SELECT id FROM runs WHERE trace_id = ? AND span BETWEEN ? AND ? LIMIT 2", (number, *spans))
         if len(rows) != 1:
             what, kind = ("no run", NotFoundError) if not rows else ("more than one run", AmbiguousError)
             raise kind(f"{what} of the trace {trace} has an id that begins with {given!r}: `tracebus show` lists them")
@@ -465,6 +465,23 @@ class Reader:
     def __repr__(self) -> str:
         """Show which file is read."""
         return f"<Reader of {self.path}>"
+
+
+def every(ask: Callable[[str | None], Page[T]]) -> Iterator[T]:
+    """Yield what is on all the pages of an answer; ``ask(after)`` returns one."""
+    after: str | None = None
+    while True:
+        page = ask(after)
+        yield from page.items
+        after = page.after
+        if after is None:
+            return
+
+
+def every_run(reader: Reader, trace: str) -> Iterator[tuple[int, RunDetail]]:
+    """Yield the runs of a trace in the order of its tree, each with its depth."""
+    for row in every(lambda after: reader.tree(trace, limit=500, after=after)):
+        yield row.depth, reader.run(trace, row.run.span_id)
 
 
 def _page(found: list[tuple[Any, int]], limit: int) -> Page[Any]:

@@ -15,7 +15,7 @@ from ...errors import ArgumentError
 from ...signals import HOOKS, subscriber_failed
 from ...sources import Reporter
 from .answers import RunDetail, RunError
-from .reader import Reader
+from .reader import Reader, every_run
 from .rows import REPLAY_KEY
 
 __all__ = ["ReplayedError", "areplay", "replay"]
@@ -76,7 +76,7 @@ class _Moments:
         self._starts: dict[str, int] = {}
         with Reader(path) as reader:
             self.trace = reader.resolve(trace)
-            for depth, detail in _details(reader, self.trace):
+            for depth, detail in every_run(reader, self.trace):
                 self._add(detail, depth)
         self.runs = len(self._starts)
         self._moments.sort(key=lambda moment: moment[:4])
@@ -145,17 +145,6 @@ class _Moments:
             return
         error = detail.body.error or RunError("ReplayedError", f"the run was {run.status} when it was stored", [], [])
         self._reporter.fail(run.span_id, _error_of({"type": error.type, "message": error.message}), status=status, **told)
-
-
-def _details(reader: Reader, trace: str) -> Iterator[tuple[int, RunDetail]]:
-    after: str | None = None
-    while True:
-        page = reader.tree(trace, limit=500, after=after)
-        for row in page.items:
-            yield row.depth, reader.run(trace, row.run.span_id)
-        after = page.after
-        if after is None:
-            return
 
 
 def _error_of(told: Any) -> ReplayedError:

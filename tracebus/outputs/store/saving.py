@@ -16,7 +16,7 @@ from ..batches import BatchLane
 from ..notes import receiver_for
 from ..writing import Writing
 from .bodies import Encoder
-from .files import default_path
+from .files import store_path
 from .records import Record, Recorder
 from .removal import Retention
 from .rows import Preparer
@@ -77,7 +77,7 @@ def save(
     limits = QueueLimits(queue_size, QUEUE_BYTES, overflow).checked()
     capture = _checked_capture(capture)
     retention = Retention(_checked_limit("keep_days", keep_days), _checked_bytes(keep_bytes))
-    file = (default_path() if path is None else Path(path).expanduser()).absolute()
+    file = store_path(path)
     preparer = Preparer(Encoder(redactor), project, keeps_replays=keep_replays)
     subscription = Subscription(save, limits=limits, disconnect=close_subscription, key=object())
 

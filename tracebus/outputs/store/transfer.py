@@ -7,7 +7,6 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
@@ -19,9 +18,9 @@ from ..batches import HopelessError, RetryError
 from ..notes import Beside, Facts, Noted, as_said
 from .answers import RunDetail
 from .bodies import Encoder
-from .files import StoreError, default_path
+from .files import StoreError, store_path
 from .filters import Filter
-from .reader import Reader
+from .reader import Reader, every, every_run
 from .records import Ended, Happened, Record, Started, Token
 from .removal import Retention
 from .rows import Preparer
@@ -41,7 +40,7 @@ def export_lines(
     traces: Iterable[str] | None = None,
     **fields: Any,
 ) -> Iterator[bytes]:
-    """Yield the runs of the traces that a filter means, or of those given, as lines of JSON; the latest trace first.
+    """Yield the runs of the traces that a filter means, or of those given, as lines of JSON; the oldest trace first.
 
     Raises StoreError and ArgumentError, as a Reader does, with the first line.
     """
@@ -58,32 +57,16 @@ def export_runs(
 ) -> Iterator[tuple[str, RunDetail]]:
     """Yield those runs as they are, each with its project. Raises as ``export_lines`` does."""
     with Reader(path) as reader:
-        chosen = traces if traces is not None else _all_traces(reader, Filter.of(wanted, **fields))
-        for trace in chosen:
+        for trace in _all_traces(reader, Filter.of(wanted, **fields)) if traces is None else traces:
             summary = reader.trace(trace)
-            for run in _runs_of(reader, summary.trace_id):
+            for _, run in every_run(reader, summary.trace_id):
                 yield summary.project, run
 
 
 def _all_traces(reader: Reader, wanted: Filter) -> Iterator[str]:
-    after: str | None = None
-    while True:
-        page = reader.traces(wanted, limit=500, after=after)
-        yield from (trace.trace_id for trace in page.items)
-        after = page.after
-        if after is None:
-            return
-
-
-def _runs_of(reader: Reader, trace: str) -> Iterator[RunDetail]:
-    after: str | None = None
-    while True:
-        page = reader.tree(trace, limit=500, after=after)
-        for row in page.items:
-            yield reader.run(trace, row.run.span_id)
-        after = page.after
-        if after is None:
-            return
+    # The oldest first, because a store numbers runs in the order in which they come, and finds the latest by that.
+    for trace in every(lambda after: reader.traces(wanted, limit=500, after=after, oldest_first=True)):
+        yield trace.trace_id
 
 
 class Imported(NamedTuple):
@@ -101,7 +84,7 @@ def import_lines(lines: Iterable[bytes | str], path: str | os.PathLike[str] | No
     Raises ArgumentError naming the first line that is none of a run; the runs before it are in the store. Raises StoreError
     when that cannot be written.
     """
-    file = (default_path() if path is None else Path(path).expanduser()).absolute()
+    file = store_path(path)
     preparer = Preparer(Encoder(None), "default", keeps_replays=True)
     writer = Writer(file, preparer, Retention(None, None))
     numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())

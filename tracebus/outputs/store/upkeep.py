@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ...errors import ArgumentError
 from .connections import Connection, keep_log_short, open_for_writing, writing
-from .files import StoreError, default_path
+from .files import StoreError, store_path
 from .reader import NotFoundError, Reader
 from .removal import REMOVED_AT_ONCE, Retention, clean_up, remove_traces
 from .removal import prune as prune_traces
@@ -49,7 +49,7 @@ def delete(
     """
     if sum(given is not None for given in (trace, session_id, user_id)) != 1:
         raise ArgumentError("say what to delete: one of trace=, session_id= and user_id=")
-    file = (default_path() if path is None else Path(path).expanduser()).absolute()
+    file = store_path(path)
     with Reader(file) as reader:
         rows = [reader._trace_row(trace)] if trace is not None else []
     with _opened(file) as connection:
@@ -81,7 +81,7 @@ def prune(
     """
     if keep_days is None and keep_bytes is None:
         raise ArgumentError("say what to keep: keep_days=, keep_bytes= or both")
-    file = (default_path() if path is None else Path(path).expanduser()).absolute()
+    file = store_path(path)
     with Reader(file) as reader:
         before = reader.info()
     with _opened(file) as connection:
