@@ -1,5 +1,6 @@
 """The store: what is kept of runs, and what a reader tells of them. Faults are in test_store_faults."""
 
+import itertools
 import json
 import math
 import sqlite3
@@ -25,6 +26,7 @@ from tracebus import (
     llm_new_token,
     retry,
     scope,
+    text,
     trace,
     traced,
 )
@@ -381,6 +383,22 @@ def test_a_child_that_ends_after_its_parent_takes_the_parents_usage_off(read):
     reader = read()
     assert reader.traces().items[0].tokens.total == 1010
     assert sum(one.total_tokens for one in reader.statistics("name")) == 1010
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+def test_totals_come_from_leaves_only_whichever_is_stored_first(order, path, tmp_path):
+    with isolated(), save(path), trace("agent", kind="agent", model="gpt-4o-mini") as agent:
+        with trace("team", kind="agent", model="gpt-4o-mini") as team:
+            call_model(usage=Usage(7, 3))
+            team.usage = Usage(7, 3)
+        agent.usage = Usage(7, 3)
+    lines = list(export_lines(path))
+    other = tmp_path / "other.db"
+    for number in order:  # as three processes that write one trace
+        import_lines([lines[number]], other)
+    with Reader(other) as reader:
+        assert reader.traces().items[0].tokens.total == 10
+        assert {one.name: one.total_tokens for one in reader.statistics("name")} == {"agent": 0, "team": 0, "call": 10}
 
 
 def test_what_has_no_price_is_unknown_and_said_to_be_missing(read):
@@ -756,6 +774,24 @@ def test_the_rest_of_a_run_that_was_deleted_is_not_written(path):
         with Reader(path) as reader:
             assert reader.traces().items == []
     assert [rows_of(path, table) for table in ("runs", "bodies", "tokens", "labels", "traces", "rollups")] == [0] * 6
+
+
+def test_what_is_still_said_in_a_trace_that_was_deleted_is_not_written(path):
+    with isolated(), save(path):
+        with trace("root"):
+            assert flush()
+            delete(path, trace="@last")
+            emit(text, text="zebra said")
+            answer("zebra asked")
+            assert flush()
+            generate("zebra asked again").close()
+        assert flush()
+        tables = ("runs", "bodies", "tokens", "events", "labels", "traces", "rollups")
+        assert [rows_of(path, table) for table in tables] == [0] * 7
+        assert b"zebra" not in everything(path)
+        answer("another question")
+    with Reader(path) as reader:
+        assert [trace.input for trace in reader.traces()] == ["another question"]
 
 
 def test_delete_says_what_is_missing(read, store):

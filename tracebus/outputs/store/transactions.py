@@ -34,6 +34,8 @@ class Memory:
     def __init__(self) -> None:
         self.process = 0
         self.removals = -1
+        self.deleted: set[bytes] = set()
+        """Traces that somebody deleted, as long as runs of theirs are open here: what is still said in them is not written."""
         self._index: Index | None = None
         self.series: dict[Series, int] = {}
         self._traces: OrderedDict[bytes, tuple[int, str]] = OrderedDict()
@@ -90,6 +92,7 @@ class Transaction:
         self.new_traces: set[int] = set()
         self.rollups = Rollups()
         self.also_changed: set[int] = set()
+        self.adopting: list[Row] = []
         self.chunks: list[tuple[Row, int]] = []
         self.steps: list[tuple[int, int, bytes]] = []
 
@@ -100,7 +103,7 @@ class Transaction:
         if removals != self.memory.removals:
             self._forget_removed(removals)
         self.index = self.memory.index_for(connection, self.next_run)
-        fresh = batch.fresh
+        fresh = self._without_deleted(batch.fresh)
         changed = [row for row in batch.changed.values() if row.is_written]
         for row in fresh:
             delta = self._delta_of(row)
@@ -114,7 +117,7 @@ class Transaction:
         self._stream([row for row in (*fresh, *changed) if not row.is_ended])
         connection.executemany("INSERT INTO tokens VALUES (?, ?, ?)", self.steps)
         here = {id(row) for row in (*fresh, *changed)}
-        for row in batch.late:
+        for row in (*batch.late, *self.adopting):
             if id(row) in here:
                 self.also_changed.update(take_off_ancestors(connection, row, self._delta_of(row), self.rollups))
         self._write_events()
@@ -146,12 +149,17 @@ class Transaction:
     def _forget_removed(self, removals: int) -> None:
         """Trust no row number from before something was deleted, by whomever."""
         self.memory.forget(removals)
-        for row in self.preparer.open.values():
+        for row in (*self.preparer.open.values(), *self.batch.changed.values()):
             if row.is_written and not self.connection.execute("SELECT 1 FROM runs WHERE id = ?", (row.id,)).fetchone():
                 row.is_written = False
-        for number, row in list(self.batch.changed.items()):
-            if not self.connection.execute("SELECT 1 FROM runs WHERE id = ?", (row.id,)).fetchone():
-                del self.batch.changed[number]
+                self.memory.deleted.add(row.trace)
+
+    def _without_deleted(self, fresh: list[Row]) -> list[Row]:
+        deleted = self.memory.deleted
+        for row in fresh if deleted else ():
+            if row.trace in deleted:
+                row.id = 0
+        return [row for row in fresh if row.trace not in deleted]
 
     def _without_known(self, fresh: list[Row]) -> list[Row]:
         """Leave out the runs that are in the store already; the first to be written stays."""
@@ -173,6 +181,8 @@ class Transaction:
         process = self.memory.process
         for row in rows:
             delta = self.deltas[row.trace]
+            if not delta.is_new:
+                self._adopt(row)
             delta.begin(row)
             delta.look_at(row)
             if row.is_ended:
@@ -188,6 +198,13 @@ class Transaction:
             ],
         )
         self._finish([row for row in rows if row.is_ended])
+
+    def _adopt(self, row: Row) -> None:
+        """Look for runs below this one that were written before it, as those of a faster process."""
+        if self.connection.execute(_USED_BELOW, (row.trace_row, row.span)).fetchone() is None:
+            return
+        row.counts, row.used_below = False, True
+        self.adopting.append(row)
 
     def _update(self, rows: list[Row]) -> None:
         for row in rows:
@@ -257,6 +274,8 @@ class Transaction:
         for event in self.batch.events:
             if self.careful and event.row is not None and event.row.id == 0:
                 continue  # its run was in the store, and so was this
+            if event.trace in self.memory.deleted:
+                continue
             trace = run = None
             if event.trace is not None:
                 known = self.deltas.get(event.trace)
@@ -288,6 +307,8 @@ class Transaction:
         self.batch.is_committed = True
         for row in self.batch.fresh:
             row.is_written = row.id != 0
+        if self.memory.deleted:
+            self.memory.deleted &= {row.trace for row in self.preparer.open.values()}
         for row, packed in self.chunks:
             if row.steps is not None:
                 row.steps.packed = packed
@@ -306,6 +327,7 @@ UPDATE runs SET name = ?, status = ?, model = ?, duration_ns = ?, first_token_ns
     used_below = max(used_below, ?), tags = ?, output = ?, error = ?, masked = ?, cut = ?
 WHERE id = ?
 """
+_USED_BELOW: Final = "SELECT 1 FROM runs WHERE trace_id = ? AND parent = ? AND (counts OR used_below) LIMIT 1"
 _SAID_SO_FAR: Final = """
 INSERT INTO bodies (run, streamed) VALUES (?, ?) ON CONFLICT (run) DO UPDATE SET streamed = excluded.streamed
 """
