@@ -62,7 +62,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(path: Path) -> Iterator[Saving]:
-    with isolated(), save(path) as saving:
+    with isolated(), save(path, keep_days=None) as saving:  # clocks are set back in some tests
         yield saving
 
 
@@ -806,17 +806,60 @@ def test_delete_says_what_is_missing(read, store):
 
 
 def test_what_is_too_old_is_removed(path):
-    with isolated(), deterministic() as clock, save(path):
+    with isolated(), deterministic() as clock, save(path, keep_days=None):
         clock.adjust(-400 * 86_400)
         answer("old")
         assert flush()
-    with isolated(), save(path):
+    with isolated(), save(path, keep_days=None):
         answer("new")
     assert prune(path, keep_days=300) == (1, 3)
     with Reader(path) as reader:
         assert [trace.input for trace in reader.traces()] == ["new"]
     assert prune(path, keep_bytes=1) == (1, 3)
     assert rows_of(path, "runs") == 0
+
+
+def test_what_is_too_old_is_removed_by_the_next_program_however_short_it_is(path):
+    with isolated(), deterministic() as clock, save(path, keep_days=None):
+        clock.adjust(-60 * 86_400)
+        answer("old")
+    with isolated(), save(path):
+        answer("new")
+    with Reader(path) as reader:
+        assert [trace.input for trace in reader.traces()] == ["new"]
+
+
+@pytest.mark.parametrize("days", [math.inf, 1e9])
+def test_traces_may_be_kept_for_longer_than_there_is_time(days, path):
+    with isolated(), save(path, keep_days=days) as saving:
+        answer("What?")
+        assert flush()
+        assert (saving.stats.failed, saving.stats.dropped) == (0, {})
+    assert prune(path, keep_days=days) == (0, 0)
+
+
+def test_a_session_says_nothing_of_a_user_who_was_deleted(path):
+    with isolated(), save(path):
+        for user in ("zebra", "bob"):
+            with scope(session_id="s-1", user_id=user), trace(f"question of {user}", kind="llm", model=f"model of {user}"):
+                pass
+    delete(path, user_id="zebra")
+    assert b"zebra" not in everything(path)
+    with Reader(path) as reader:
+        (session,) = reader.sessions()
+        assert (session.user_id, session.traces, session.runs) == ("bob", 1, 1)
+        assert session.started_ns == reader.traces().items[0].started_ns
+        assert reader.choices().names == ["question of bob"]
+
+
+@pytest.mark.parametrize("wanted", [{"session_id": "s-zebra"}, {"user_id": "zebra"}])
+def test_traces_in_which_a_user_or_a_session_has_a_run_are_deleted(wanted, path):
+    with isolated(), save(path), trace("nightly"):
+        for user in ("bob", "zebra"):
+            with scope(user_id=user, session_id=f"s-{user}"), trace("question", inputs={"of": user}):
+                pass
+    assert delete(path, **wanted) == (1, 3)
+    assert b"zebra" not in everything(path)
 
 
 def test_a_store_that_is_exported_and_imported_is_the_same(path, tmp_path):
@@ -895,7 +938,7 @@ def test_a_replay_is_kept_where_that_is_asked_for(path, tmp_path):
 
 async def test_a_replay_keeps_its_gaps_in_scaled_time(path):
     with isolated():
-        with save(path), deterministic() as clock, trace("generate", kind="llm"):
+        with save(path, keep_days=None), deterministic() as clock, trace("generate", kind="llm"):
             clock.advance(60)
             emit(llm_new_token, token="a")
         with record() as rec:

@@ -71,7 +71,7 @@ def open_viewer(browser: Browser, serve: Callable[..., Server]) -> Iterator[Open
 @pytest.fixture
 def saving(path: Path) -> Iterator[Saving]:
     """A store that is being written."""
-    with isolated(), save(path) as saving:
+    with isolated(), save(path, keep_days=None) as saving:
         yield saving
 
 

@@ -40,7 +40,7 @@ def fail(message: str = "no such currency") -> None:
 
 def fill(path: Path) -> None:
     """Put into a store: a conversation of three, a failure, and a run that was given a secret."""
-    with isolated(), save(path) as saving:
+    with isolated(), save(path, keep_days=None) as saving:
         for question in ("What is six times seven?", "Why?", "Who says so?"):
             with scope(session_id="s/1", user_id="u-1", tags=["prod"]):
                 answer(question)

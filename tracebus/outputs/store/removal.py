@@ -51,50 +51,60 @@ def remove_traces(connection: sqlite3.Connection, traces: Iterable[int]) -> tupl
     """
     rollups, index = Rollups(), Index(connection)
     removed, runs, parts = [], 0, set[int]()
+    sessions: set[str | None] = set()
+    series: set[Series] = set()
     for trace in traces:
-        found = connection.execute("SELECT trace FROM traces WHERE id = ?", (trace,)).fetchone()
+        found = connection.execute("SELECT trace, session FROM traces WHERE id = ?", (trace,)).fetchone()
         if found is None:
             continue
         removed.append(bytes(found[0]))
+        sessions.add(found[1])
         rows = connection.execute(_RUNS, (trace,)).fetchall()
         for row in rows:
             run, status, texts = row[0], row[5], row[-4:]
             if status != "open":  # which is neither counted nor in the index yet
-                _take_off(row, rollups)
+                series.add(_take_off(row, rollups))
                 parts.add(index.remove(connection, (run, *words_of(*texts))))
         runs += len(rows)
-        _leave_session(connection, trace)
         numbers = [(row[0],) for row in rows]
         for statement in ("DELETE FROM tokens WHERE run = ?", "DELETE FROM bodies WHERE run = ?"):
             connection.executemany(statement, numbers)
         for table, column in (("events", "trace_id"), ("runs", "trace_id"), ("labels", "trace_id"), ("traces", "id")):
             connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (trace,))
     rollups.write(connection, {})
+    connection.executemany(_FORGET_SERIES, series)
+    for session in sessions - {None}:
+        connection.execute("DELETE FROM sessions WHERE session = ?", (session,))
+        connection.execute(_SESSION_ANEW, (session,))
     connection.execute("UPDATE counters SET removals = removals + 1")
     tell(connection, removed=removed)
     return runs, parts
 
 
-def _take_off(row: tuple[Any, ...], rollups: Rollups) -> None:
+_FORGET_SERIES: Final = """
+DELETE FROM series WHERE project = ? AND model = ? AND name = ? AND kind = ?
+AND NOT EXISTS (SELECT 1 FROM rollups WHERE grain = 'all' AND bucket = 0 AND series = series.id)
+"""
+_SESSION_ANEW: Final = """
+INSERT INTO sessions
+SELECT session,
+    (SELECT user FROM traces AS first WHERE first.session = traces.session AND user IS NOT NULL ORDER BY id LIMIT 1),
+    min(started_ns), max(coalesce(ended_ns, started_ns)), count(*), sum(runs), sum(errors), sum(total_tokens), sum(cost),
+    sum(priced), sum(unpriced)
+FROM traces WHERE session = ? GROUP BY session
+"""
+"""What a session says of the traces that it still has. Nothing of one that has gone may stay in it, its user included."""
+
+
+def _take_off(row: tuple[Any, ...], rollups: Rollups) -> Series:
     _, project, model, name, kind, status, started_ns, duration_ns, first_token_ns, *rest = row
     given, told, total, cost, counts, *_ = rest
-    rollup = rollups.of(started_ns, Series(project, model or "", name, kind))
+    series = Series(project, model or "", name, kind)
+    rollup = rollups.of(started_ns, series)
     rollup.add_run(duration_ns, first_token_ns, is_error=status == "error", sign=-1)
     if counts:
         rollup.add_usage((given, told, total), cost, -1)
-
-
-def _leave_session(connection: sqlite3.Connection, trace: int) -> None:
-    query = "SELECT session, runs, errors, total_tokens, cost, priced, unpriced FROM traces WHERE id = ?"
-    session, *sums = connection.execute(query, (trace,)).fetchone()
-    if session is None:
-        return
-    connection.execute(
-        """UPDATE sessions SET traces = traces - 1, runs = runs - ?, errors = errors - ?, total_tokens = total_tokens - ?,
-        cost = cost - ?, priced = priced - ?, unpriced = unpriced - ? WHERE session = ?""",
-        (*sums, session),
-    )
-    connection.execute("DELETE FROM sessions WHERE session = ? AND traces <= 0", (session,))
+    return series
 
 
 def clean_up(connection: sqlite3.Connection, path: Path, parts: Iterable[int]) -> None:
@@ -143,7 +153,8 @@ def _too_many(connection: sqlite3.Connection, retention: Retention) -> list[int]
 
 
 def _oldest_kept(days: float) -> int:
-    return time.time_ns() - round(days * DAY_NS)
+    now_ns = time.time_ns()
+    return now_ns - round(min(days * DAY_NS, now_ns))
 
 
 def _used(connection: sqlite3.Connection) -> int:

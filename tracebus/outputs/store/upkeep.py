@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ...errors import ArgumentError
 from .connections import Connection, keep_log_short, open_for_writing, writing
@@ -39,7 +39,7 @@ def delete(
     user_id: str | None = None,
     progress: Progress | None = None,
 ) -> Removed:
-    """Delete a trace, or all traces of a session or of a user, so that nothing of them is left in the file.
+    """Delete a trace, or all traces with runs of a session or of a user, so that nothing of them is left in the file.
 
     ``trace`` is its id, or the beginning of one, or ``"@last"``. ``progress(done, of)`` is called with numbers of traces.
     A process that is writing such a trace at this moment does not write the rest of it.
@@ -55,7 +55,7 @@ def delete(
     with _opened(file) as connection:
         if trace is None:
             column, value = ("session", session_id) if session_id is not None else ("user", user_id)
-            rows = [row for (row,) in connection.execute(f"SELECT id FROM traces WHERE {column} = ? ORDER BY id", (value,))]
+            rows = [row for (row,) in connection.execute(_WITH_RUNS_OF.format(column), (value, value))]
         if not rows:
             what = f"session {session_id!r}" if session_id is not None else f"user {user_id!r}"
             raise NotFoundError(f"no trace of the {what} is in {file}")
@@ -89,6 +89,11 @@ def prune(
     with Reader(file) as reader:
         after = reader.info()
     return Removed(max(0, before.traces - after.traces), max(0, before.runs - after.runs))
+
+
+_WITH_RUNS_OF: Final = """
+SELECT id FROM traces WHERE {0} = ? UNION SELECT trace_id FROM runs WHERE {0} = ? ORDER BY 1
+"""
 
 
 @contextmanager

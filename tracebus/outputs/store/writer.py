@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sqlite3
 import time
@@ -54,7 +55,7 @@ class Writer(Work):
         self._connection: Connection | None = None
         self._memory = Memory()
         self._told_losses: dict[str, int] = {}
-        self._pruned = time.monotonic()
+        self._pruned = -math.inf
 
     # -- what the lane asks --------------------------------------------------------------------------------------------
 
