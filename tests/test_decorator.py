@@ -16,6 +16,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, Any
 
+import anyio
 import pytest
 from fastapi import Depends, FastAPI
 from starlette.applications import Starlette
@@ -23,7 +24,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from tracebus import Usage, current_run, llm_end, scope, subscribe, traced
+from tracebus import Usage, current_run, emit, llm_end, llm_new_token, scope, subscribe, traced
 from tracebus.errors import ArgumentError, SubscriberError
 from tracebus.events import (
     ChainEnd,
@@ -32,6 +33,7 @@ from tracebus.events import (
     ChatModelStart,
     Event,
     LLMEnd,
+    LLMError,
     LLMNewToken,
     LLMStart,
     RetrieverStart,
@@ -832,6 +834,28 @@ def test_inputs_may_be_left_out(heard: Events) -> None:
 def test_output_may_be_left_out(heard: Events) -> None:
     assert traced(capture_output=False)(plain)(1) == plain(1)
     assert only(heard, ChainEnd).output is None
+
+
+def test_what_a_function_emits_is_its_output_unless_that_may_be_left_out(heard: Events) -> None:
+    @traced(kind="llm")
+    def answer() -> None:
+        emit(llm_new_token, token="one ")
+        emit(llm_new_token, token="two")
+
+    answer()
+    traced(kind="llm", capture_output=False)(answer.__wrapped__)()
+    assert [event.output for event in heard if isinstance(event, LLMEnd)] == ["one two", None]
+
+
+async def test_what_a_cancelled_function_emitted_is_its_output_so_far(heard: Events) -> None:
+    @traced(kind="llm")
+    async def answer() -> None:
+        emit(llm_new_token, token="one ")
+        await anyio.sleep_forever()
+
+    with anyio.move_on_after(0.01):
+        await answer()
+    assert (only(heard, LLMError).output, only(heard, LLMError).run.status) == ("one ", "cancelled")
 
 
 def test_a_streams_output_may_be_left_out(heard: Events) -> None:

@@ -403,10 +403,96 @@ def test_what_a_background_subscriber_hears_is_what_was_so_when_it_was_said(gate
 
 def test_a_sync_background_subscriber_may_return_an_awaitable() -> None:
     recorder = Recorder()
-    with subscribe(lambda sender, event: recorder.note_async(sender, event=event), "text", delivery="background"):
+    with subscribe(lambda sender, event: recorder.note_async(sender, event=event), "text", delivery="background") as heard:
         emit(text, text="a")
         assert flush()
     assert recorder.heard == ["a"]
+    assert (heard.stats.delivered, heard.stats.failed) == (1, 0)
+
+
+async def test_what_a_background_subscriber_returns_is_awaited_on_the_loop_that_it_was_connected_in() -> None:
+    heard: list[Any] = []
+
+    async def note(event: Any) -> None:
+        await suspending()
+        run = current_run()
+        heard.append((event.text, threading.get_ident(), run and run.name))
+
+    subscribe(lambda sender, event: note(event), "text", delivery="background")
+    with trace("here"):
+        emit(text, text="a")
+    assert await aflush()
+    assert heard == [("a", threading.get_ident(), "here")]
+
+
+async def test_what_a_thread_subscriber_returns_is_awaited() -> None:
+    recorder = Recorder()
+    with subscribe(lambda sender, event: recorder.note_async(sender, event=event), "text", delivery="thread") as heard:
+        await aemit(text, text="a")
+    assert (recorder.heard, heard.stats.failed) == (["a"], 0)
+
+
+class Suspends:
+    """Suspends a coroutine function in which there is no ``await``."""
+
+    async def __aenter__(self) -> None:
+        await suspending()
+
+    async def __aexit__(self, *error: object) -> None:
+        await suspending()
+
+    async def __aiter__(self) -> Any:
+        await suspending()
+        yield "one"
+        await suspending()
+
+
+def suspends_in(form: str, heard: list[str]) -> Any:
+    async def block(sender: object, event: Any) -> None:
+        async with Suspends():
+            heard.append(event.text)
+
+    async def loop(sender: object, event: Any) -> None:
+        async for _ in Suspends():
+            heard.append(event.text)
+
+    async def comprehension(sender: object, event: Any) -> None:
+        heard.extend([event.text async for _ in Suspends()])
+
+    return {"async with": block, "async for": loop, "async comprehension": comprehension}[form]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_nothing_is_kept_of_a_queue_that_was_emptied_where_tasks_are_eager(anyio_backend: str) -> None:
+    heard: list[str] = []
+
+    async def subscriber(sender: object, event: Any) -> None:
+        await suspending()
+        heard.append(event.text)
+
+    asyncio.get_running_loop().set_task_factory(getattr(asyncio, "eager_task_factory", None))  # new in Python 3.12
+    subscribe(subscriber, "text")
+    for number in range(50):
+        emit(text, text=str(number))
+        assert await aflush()
+    gc.collect()
+    assert heard == numbers(50)
+    assert len([one for one in gc.get_objects() if isinstance(one, asyncio.Task) and one.done()]) < 10
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["emit", "aemit"])
+@pytest.mark.parametrize("form", ["async with", "async for", "async comprehension"])
+async def test_a_subscriber_that_suspends_without_an_await_is_awaited(form: str, is_async: bool) -> None:
+    heard: list[str] = []
+    with subscribe(suspends_in(form, heard), "text") as subscription:
+        for words in "abc":
+            if is_async:
+                await aemit(text, text=words)
+            else:
+                emit(text, text=words)
+        assert await aflush()
+    assert heard == ["a", "b", "c"]
+    assert (subscription.stats.delivered, subscription.stats.failed) == (3, 0)
 
 
 @pytest.mark.alone
@@ -1277,6 +1363,23 @@ for block in kept:
     block.__enter__()
 """
     assert run_python("-c", AT_EXIT + code).stdout.split() == list("fedcba")
+
+
+def test_a_run_below_very_many_is_closed_and_the_rest_delivered(run_python: Any) -> None:
+    code = """
+import contextvars
+subscribe(sub, "text", "chain_error", delivery="background")
+context = contextvars.copy_context()
+for number in range(3000):  # each starts in the course of the one before, which has ended, as detached tasks do
+    block = trace(str(number))
+    context.run(block.__enter__)
+    inside = context.run(contextvars.copy_context)
+    context.run(block.__exit__, None, None, None)
+    context = inside
+context.run(trace("open").__enter__)
+emit(text, text="queued")
+"""
+    assert run_python("-c", AT_EXIT + code).stdout.split() == ["queued", "aborted"]
 
 
 def test_emitting_in_an_atexit_handler_is_fine(run_python: Any) -> None:

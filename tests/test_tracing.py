@@ -1,5 +1,7 @@
 """`trace()`, `emit()` and `aemit()`: a block is a run, and an app says its own things on it."""
 
+import asyncio
+import contextlib
 import contextvars
 import inspect
 from collections.abc import AsyncIterator, Iterator
@@ -181,6 +183,29 @@ async def test_a_cancelled_block_is_cancelled(heard: Events) -> None:
             limit.cancel()
             await anyio.lowlevel.checkpoint()
     assert only(heard, ChainError).run.status == "cancelled"
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_block_that_is_cancelled_again_while_it_ends_is_left(anyio_backend: str) -> None:
+    """trio cancels no task twice."""
+    starting, ending = asyncio.Event(), asyncio.Event()
+
+    async def subscriber(sender: object, event: Any) -> None:
+        (starting if event.signal_name == "chain_start" else ending).set()
+        await anyio.sleep_forever()
+
+    async def cancelled() -> object:
+        with contextlib.suppress(asyncio.CancelledError):
+            async with trace("block"):
+                raise AssertionError
+        return current_run()
+
+    with subscribe(subscriber, "chain_*"):
+        task = asyncio.create_task(cancelled())
+        for moment in (starting, ending):
+            await moment.wait()
+            task.cancel()
+        assert await task is None
 
 
 async def test_a_sync_block_in_cancelled_async_code_is_cancelled(heard: Events) -> None:

@@ -136,7 +136,8 @@ def _check_function(fn: Any, options: dict[str, Any]) -> None:
 
 def _source_of(fn: Any, options: dict[str, Any]) -> Source:
     given = {name: options[name] for name in ("tags", "metadata", "callbacks") if name in options}
-    return Source(options.get("name") or _name_of(fn), options.get("kind", "chain"), fn, **given)
+    name, kind = options.get("name") or _name_of(fn), options.get("kind", "chain")
+    return Source(name, kind, fn, **given, keep_output=options.get("capture_output", True))
 
 
 def _name_of(fn: Any) -> str:

@@ -106,19 +106,21 @@ def _give_up(pending: Pending) -> int:
 
 
 def _at_exit() -> None:
-    _abort_open_runs()
-    left = shutdown()
+    try:
+        _abort_open_runs()
+    finally:
+        left = shutdown()
     for name, events in left.items():
         print(f"tracebus: {events} events were not delivered to {name} before exit", file=sys.stderr)
 
 
-def _depth(run: Run) -> int:
-    return 0 if run.parent is None else 1 + _depth(run.parent)
+def _number_of_start(run: Run) -> int:
+    return run._seq
 
 
 def _abort_open_runs() -> None:
     still_open = list(open_runs)  # in one step, while other threads go on
-    for run in sorted(still_open, key=_depth, reverse=True):  # children first
+    for run in sorted(still_open, key=_number_of_start, reverse=True):  # children first, which have started later
         error = RunAbortedError(f"the interpreter exited while {run.name} was open")
         fail_run(run, SYNC, error, "aborted")
 

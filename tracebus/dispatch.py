@@ -379,7 +379,8 @@ def _load_what_waits(connection: Connection) -> None:
 
 async def _hear_in_thread(receiver: Receiver, sender: object, event: Event) -> None:
     # A thread that blocks cannot be cancelled; the app that is cancelled does not wait for it.
-    result = await to_thread.run_sync(functools.partial(receiver, sender, event=event), abandon_on_cancel=True)
+    # What it returns is wrapped, because trio takes no function that returns a coroutine.
+    (result,) = await to_thread.run_sync(lambda: (receiver(sender, event=event),), abandon_on_cancel=True)
     if isawaitable(result):
         await result
 

@@ -124,6 +124,8 @@ def _ending(hook: Hook[Any]) -> EndRun:
         said: Any = new(event_class)
         said.run = run
         said._seq = next_seq()
+        if run.output is None and run._text is not None:
+            run.output = "".join(run._text)
         said.output = run.output
         if status == "closed_early":
             return colour.last_words(plan, sender, said)

@@ -298,7 +298,9 @@ class Lane:
     async def _hear(self, turn: Turn, connection: Connection, event: Event, work: Any) -> None:
         turn.unheard = True
         try:
-            await hear(connection, event, partial(_call_and_wait, work) if self._in_thread else work, turn.is_left)
+            if self._in_thread:
+                work = partial(_call_and_wait, work, self.subscription.connected_loop)
+            await hear(connection, event, work, turn.is_left)
         except KeyboardInterrupt:  # counted
             turn.unheard = False
             raise
@@ -338,11 +340,12 @@ class Lane:
         self._turns.put(None)
 
 
-def _call_and_wait(work: Callable[[], Any]) -> object:
+def _call_and_wait(work: Callable[[], Any], home: Loop | None) -> object:
     result = work()
-    if inspect.isawaitable(result):
-        run_elsewhere(result)
-    return result
+    if not inspect.isawaitable(result):
+        return result
+    run_elsewhere(result, home)
+    return None
 
 
 def _run_now(coroutine: Coroutine[Any, Any, bool]) -> bool:

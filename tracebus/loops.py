@@ -220,7 +220,8 @@ class Loop:
             finally:
                 guest.outliving.discard(task)
 
-        task = self._native.create_task(to_the_end(), context=Context())
+        # Not by the loop's factory: it may begin in the middle of an emission, and be over before anybody knows it.
+        task = sys.modules["asyncio"].Task(to_the_end(), loop=self._native, context=Context())
         sys.modules["asyncio.tasks"]._unregister_task(task)
         task._log_destroy_pending = False  # what it had not done is counted when the loop is gone
         guest.outliving.add(task)

@@ -9,12 +9,19 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from functools import partial
+from typing import Final
 
 import anyio
 
-from .loops import Loop, current_loop
+from .loops import Loop, LoopClosed, current_loop
 
 __all__ = ["Latch", "get_ready", "may_wait", "run_elsewhere", "with_own_loop"]
+
+
+LOOK_EVERY_S: Final = 0.5
+"""How often a thread that waits for a loop looks whether that is still there, in seconds."""
 
 
 class Latch:
@@ -93,8 +100,11 @@ def may_wait() -> bool:
     return current_loop() is None and (_own is None or threading.current_thread() is not _own.thread)
 
 
-def run_elsewhere(awaitable: Awaitable[object]) -> None:
-    """Run ``awaitable`` on tracebus's own loop and block this thread until it is done; raise what it raised."""
+def run_elsewhere(awaitable: Awaitable[object], home: Loop | None) -> None:
+    """Run ``awaitable`` on the loop ``home``, or tracebus's own, and block this thread until it is done; raise what it raised.
+
+    Raises LoopClosed when the loop ends before that.
+    """
     done = threading.Event()
     raised: list[BaseException] = []
 
@@ -106,8 +116,15 @@ def run_elsewhere(awaitable: Awaitable[object]) -> None:
         finally:
             done.set()
 
-    with_own_loop(lambda loop: loop.begin(run))
-    done.wait()
+    begin = partial(Loop.begin, job=run, context=copy_context(), on_end=done.set)
+    if home is None or not home.takes_tasks:
+        home = None
+        with_own_loop(begin)
+    else:
+        begin(home)
+    while not done.wait(LOOK_EVERY_S):
+        if home is not None and home.is_dead:
+            raise LoopClosed
     if raised:
         raise raised[0]
 

@@ -226,7 +226,7 @@ class Run:
     _metadata: dict[str, Any] | None = None
     _token_count: int = 0
     _text: list[str] | None = None
-    _wants_output: bool = True
+    _wants_output: bool = _from_source()
     _said: Run | None = None  # a copy of now, made when an event is queued; the next two are the copy's
     _size: int = 0
     _kept_by: set[int] | None = None

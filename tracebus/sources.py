@@ -281,8 +281,6 @@ class Reporter:
         self._remember(key, run)
         if output is not None:
             run.output = output
-        elif run.output is None and run._text is not None:
-            run.output = "".join(run._text)
         if usage is not None:
             run.usage = usage
         if model is not None:

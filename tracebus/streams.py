@@ -115,7 +115,6 @@ class TracedLife:
         if self.run is not None:
             return None
         self.inside = self.run = open_run(self._source, self._outside, self._inputs(), outside_is_sure=True)
-        self.run._wants_output = self._kept is not None
         return say_start(self.run, self.colour)
 
     def item(self, item: Any) -> Pending:

@@ -361,10 +361,10 @@ def is_brief(target: Any) -> bool:
         target = target.func
     function = target if inspect.isroutine(target) else getattr(target, "__call__", None)  # noqa: B004
     code = getattr(function, "__code__", None)
-    return code is not None and bool(code.co_flags & inspect.CO_COROUTINE) and _AWAIT not in code.co_code[::2]
+    return code is not None and bool(code.co_flags & inspect.CO_COROUTINE) and _SEND not in code.co_code[::2]
 
 
-_AWAIT: Final = opcode.opmap["GET_AWAITABLE"]  # also of "async for" and "async with"
+_SEND: Final = opcode.opmap["SEND"]  # in whatever suspends: "await", "async for" and "async with"
 
 
 def check_callable(target: object) -> None:

@@ -43,7 +43,7 @@ __all__ = ["aemit", "emit", "trace"]
 class Source:
     """What is the same for every run of one traced callable, ``trace()`` block or integration."""
 
-    __slots__ = ("family", "is_marked", "kind", "metadata", "name", "route", "sender", "tags")
+    __slots__ = ("_wants_output", "family", "is_marked", "kind", "metadata", "name", "route", "sender", "tags")
 
     def __init__(
         self,
@@ -54,8 +54,10 @@ class Source:
         tags: Iterable[str] = (),
         metadata: Mapping[str, Any] | None = None,
         callbacks: Iterable[Callback] = (),
+        keep_output: bool = True,
     ) -> None:
         self.name = name
+        self._wants_output = keep_output
         self.kind: Kind = check_kind(kind)
         self.family = family_of(kind)
         self.sender = sender
@@ -181,6 +183,8 @@ def fail_run(run: Run, colour: Colour, error: BaseException, status: Status | No
     run.status = status or status_of(error)
     run._ended = runs.monotonic_ns()
     run.error = error
+    if run.output is None and run._text is not None:
+        run.output = "".join(run._text)
     if kept and kept[-1] is None:  # on CPython 3.11 only; in place, see there
         kept.clear()
     source = run._source
@@ -256,8 +260,6 @@ class trace:  # reads as a statement: with trace("search"):
     def _end(self, colour: Colour, error: BaseException | None) -> Pending:
         run = self._run
         assert run is not None
-        if run.output is None and run._text is not None:
-            run.output = "".join(run._text)
         if error is None:
             return end_run(run, colour)
         if isinstance(error, GeneratorExit):
@@ -274,8 +276,10 @@ class trace:  # reads as a statement: with trace("search"):
         try:
             say_start(run, SYNC)
         except BaseException as error:
-            self._end(SYNC, error)
-            self._leave()
+            try:
+                self._end(SYNC, error)
+            finally:
+                self._leave()
             raise
         return run
 
@@ -296,10 +300,12 @@ class trace:  # reads as a statement: with trace("search"):
             if pending is not None:
                 await pending
         except BaseException as error:
-            pending = self._end(ASYNC, error)
-            if pending is not None:
-                await pending
-            self._leave()
+            try:
+                pending = self._end(ASYNC, error)
+                if pending is not None:
+                    await pending
+            finally:
+                self._leave()
             raise
         return run
 
