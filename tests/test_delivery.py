@@ -467,8 +467,10 @@ async def test_nothing_is_kept_of_a_queue_that_was_emptied_where_tasks_are_eager
     heard: list[str] = []
 
     async def subscriber(sender: object, event: Any) -> None:
-        await suspending()
-        heard.append(event.text)
+        await note(event.text)
+
+    async def note(words: str) -> None:
+        heard.append(words)
 
     asyncio.get_running_loop().set_task_factory(getattr(asyncio, "eager_task_factory", None))  # new in Python 3.12
     subscribe(subscriber, "text")
