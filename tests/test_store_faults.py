@@ -171,6 +171,59 @@ def test_a_process_that_got_the_number_of_a_dead_one_is_not_taken_for_it(path):
         assert runs_in(path) == {"done": "lost"}
 
 
+def remove(path):
+    for file in path.parent.glob(f"{path.name}*"):
+        file.unlink()
+
+
+@POSIX
+def test_the_living_are_left_alone_in_a_store_that_was_removed_and_made_again(path, clean_env):
+    with isolated(), save(path), trace("before"):
+        pass
+    assert runs_in(path) == {"before": "ok"}
+    remove(path)
+    code = WRITER + "with trace('open'):\n    assert flush()\n    print(flush(), flush=True)\n    sys.stdin.readline()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, path], env=clean_env, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as living:
+        assert living.stdout.readline() == b"True\n"
+        assert runs_in(path) == {"open": "open"}
+        living.communicate(b"\n", timeout=20)
+    assert runs_in(path) == {"open": "ok"}
+
+
+@POSIX
+def test_the_living_are_left_alone_whatever_way_leads_to_the_store(path, tmp_path):
+    way = tmp_path / "way"
+    way.symlink_to(path.parent, target_is_directory=True)
+    with isolated(), save(way / path.name) as saving:
+        with trace("open"):
+            assert saving.flush()
+            assert runs_in(path) == {"open": "open"}
+        assert saving.flush()
+        assert runs_in(path) == {"open": "ok"}
+
+
+@POSIX
+def test_a_store_that_is_removed_while_it_is_written_is_begun_anew_with_what_goes_on(path, caplog):
+    with isolated(), save(path) as saving:
+        with trace("done"):
+            pass
+        with trace("open", inputs={"question": "What?"}):
+            assert saving.flush()
+            remove(path)
+            with trace("inside"):
+                pass
+            assert saving.flush()
+            assert runs_in(path) == {"open": "open", "inside": "ok"}
+        assert saving.flush()
+    assert runs_in(path) == {"open": "ok", "inside": "ok"}
+    with Reader(path) as reader:
+        assert reader.traces().items[0].input == "What?"
+        assert reader.info().lost_runs == 0
+    assert [record.getMessage() for record in caplog.records] == [f"the store {path} was removed: a new one is begun"]
+
+
 # -- 17: large values, many runs ---------------------------------------------------------------------------------------
 
 

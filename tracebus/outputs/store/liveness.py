@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .files import identity_of
+
 __all__ = ["Lockfile"]
 
 if sys.platform == "win32":
@@ -43,16 +45,32 @@ class Lockfile:
     _guard = threading.RLock()
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        self._path = path
         self._mine: set[int] = set()
+        self._open()
+
+    def _open(self) -> None:
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        status = os.fstat(self._fd)
+        self._identity = status.st_dev, status.st_ino
+
+    def _open_again(self) -> None:
+        """Hold in the file that is here now what was held in one that was removed."""
+        os.close(self._fd)
+        self._open()
+        for row in self._mine:
+            self.hold(row)
 
     @classmethod
     def of(cls, store: Path) -> Lockfile:
-        """Return the file beside ``store``; raise OSError when it cannot be made."""
-        path = store.with_name(store.name + "-alive").absolute()
+        """Return the file beside ``store``, whatever way leads there; raise OSError when it cannot be made."""
+        store = store.resolve()
+        path = store.with_name(store.name + "-alive")
         with cls._guard:
             if path not in cls._files:
                 cls._files[path] = cls(path)
+            elif identity_of(path) != cls._files[path]._identity:
+                cls._files[path]._open_again()
             return cls._files[path]
 
     @contextmanager

@@ -15,7 +15,7 @@ from typing import Any, Final
 from ...counts import Throttle
 from ..batches import HopelessError, RetryError, Work
 from .connections import Connection, keep_log_short, open_for_writing, writing
-from .files import BUSY, CORRUPT, TRANSIENT, StoreError, UnusableFileError, primary_code, program, set_aside
+from .files import BUSY, CORRUPT, TRANSIENT, StoreError, UnusableFileError, identity_of, primary_code, program, set_aside
 from .index import merge_full_part
 from .liveness import Lockfile
 from .lost import bury_the_dead, mark_lost
@@ -53,6 +53,7 @@ class Writer(Work):
 
     def _start_over(self) -> None:
         self._connection: Connection | None = None
+        self._identity: tuple[int, int] | None = None
         self._memory = Memory()
         self._told_losses: dict[str, int] = {}
         self._pruned = -math.inf
@@ -75,6 +76,8 @@ class Writer(Work):
             self._recover_from(error)
 
     def _attempt(self, batch: Prepared) -> None:
+        if self._connection is not None and identity_of(self.path) != self._identity:
+            self._begin_where_removed(batch)
         try:
             connection = self._connection or self._open()
             if not batch.is_committed:  # or what follows has failed after it
@@ -139,6 +142,7 @@ class Writer(Work):
                 connection.close()
                 raise
         self._connection = connection
+        self._identity = identity_of(self.path)
         self._was_open = True
         return connection
 
@@ -178,15 +182,25 @@ class Writer(Work):
         if connection is not None:
             connection.close()
 
+    def _begin_where_removed(self, batch: Prepared) -> None:
+        """Go on in a new file where somebody has removed the one that was written: nobody will ever read that."""
+        self._hang_up()
+        Lockfile.of(self.path).release(self._memory.process)
+        self._write_all_again(batch)
+        logging.getLogger("tracebus").warning("the store %s was removed: a new one is begun", self.path)
+
     def _begin_anew(self, why: str, batch: Prepared) -> None:
         """Set the file aside and go on in a new one, with everything that is not finished."""
         self._hang_up()
         with Lockfile.of(self.path).alone():
             target = set_aside(self.path, why)
+        self._write_all_again(batch)
+        logging.getLogger("tracebus").warning("the store %s is unusable (%s): it is kept as %s", self.path, why, target)
+
+    def _write_all_again(self, batch: Prepared) -> None:
         self._start_over()
         self._tried = -REOPEN_S
         batch.begin_again(self.preparer.open.values())
-        logging.getLogger("tracebus").warning("the store %s is unusable (%s): it is kept as %s", self.path, why, target)
 
     # -- one transaction -----------------------------------------------------------------------------------------------
 
