@@ -1,6 +1,7 @@
 """Handlers: objects with on_* methods, where they can be given, and what their methods get."""
 
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tracebus import (
     custom_event,
     detach,
     emit,
+    handlers,
     retry,
     scope,
     stats,
@@ -104,6 +106,26 @@ def test_a_start_comes_with_the_ids_tags_and_metadata_of_its_run() -> None:
 def test_attaching_twice_changes_nothing() -> None:
     handler = Recorder()
     assert attach(handler) is attach(handler)
+    answer("q")
+    assert handler.names == HEARD_OF_ANSWER
+
+
+def test_a_handler_that_two_threads_attach_at_once_is_attached_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    handler, both = Recorder(), threading.Barrier(2, timeout=10)
+    connections_of = handlers.connections_of
+
+    def when_both_have_looked(handler: Any) -> Any:
+        both.wait()
+        return connections_of(handler)
+
+    monkeypatch.setattr(handlers, "connections_of", when_both_have_looked)
+    threads = [threading.Thread(target=attach, args=(handler,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    answer("q")
+    detach(handler)
     answer("q")
     assert handler.names == HEARD_OF_ANSWER
 

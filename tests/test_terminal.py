@@ -474,6 +474,11 @@ def test_import_says_which_line_is_wrong_and_keeps_what_came_before(db, tracebus
     assert done.err.count("\n") == 1
 
 
+def test_import_names_the_file_that_cannot_be_read(db, tracebus, tmp_path):
+    done = tracebus("import", tmp_path, "--db", tmp_path / "other.db")
+    assert (done.code, done.err) == (1, f"tracebus: {tmp_path} cannot be read: Is a directory\n")
+
+
 def test_import_reads_standard_input(db, run_python, tmp_path):
     lines = run_python("-m", "tracebus", "export", env={"TRACEBUS_DB": str(db)}).stdout
     command = [sys.executable, "-m", "tracebus", "import", "-", "--db", str(tmp_path / "other.db")]

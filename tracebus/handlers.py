@@ -206,11 +206,14 @@ def attach(handler: Callback) -> Subscription:
     if known is not None and not known.closed:
         return known
     connections = connections_of(handler)
-    for hook, connection in connections.items():
-        hook.add(connection)
     subscription = next(iter(connections.values())).subscription
-    standing[key] = subscription
-    return subscription
+    if known is not None and standing.get(key) is known:
+        standing.pop(key, None)
+    first = standing.setdefault(key, subscription)  # of several threads that attach it
+    if first is subscription:
+        for hook, connection in connections.items():
+            hook.add(connection)
+    return first
 
 
 def detach(handler: Callback) -> None:

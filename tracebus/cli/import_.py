@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -64,5 +64,12 @@ def _opened(files: list[Path], tell: Tell) -> Iterator[tuple[Path, Iterator[byte
             tell(read, total)
 
     for file in files:
-        with nullcontext(sys.stdin.buffer) if file == Path("-") else file.open("rb") as lines:
+        with nullcontext(sys.stdin.buffer) if file == Path("-") else _read(file) as lines:
             yield file, counted(lines)
+
+
+def _read(file: Path) -> BinaryIO:
+    try:
+        return file.open("rb")
+    except OSError as error:
+        raise TracebusError(f"{file} cannot be read: {error.strerror}") from error
