@@ -548,6 +548,12 @@ def test_a_search_for_no_word_is_named(read):
         read().search("-^*")
 
 
+def test_a_search_with_a_character_that_the_index_cannot_read_is_named(read):
+    answer("What?")
+    with pytest.raises(ArgumentError, match="NUL"):
+        read().search("what\0")
+
+
 def test_a_trace_is_found_by_the_beginning_of_its_id(read):
     with extract({"traceparent": "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"}):
         answer("one")

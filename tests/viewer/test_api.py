@@ -303,6 +303,7 @@ def test_looking_changes_nothing(store: Path, serve: Callable[..., Server]) -> N
         ("/search", "q"),
         ("/search?q=", "q"),
         ("/search?q=...", "word"),
+        ("/search?q=a%00b", "NUL"),
         ("/sessions?after=x", "after"),
         ("/sessions?kind=llm", "kind"),
         ("/statistics?by=colour", "by"),

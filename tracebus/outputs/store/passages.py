@@ -46,8 +46,10 @@ class Passage(NamedTuple):
 def phrases_of(text: str) -> list[str]:
     """Return what a search looks for: every word, and each quoted part as it stands; either may end in ``*``.
 
-    Raises ArgumentError when there is nothing to look for.
+    Raises ArgumentError when there is nothing to look for, or a character at which the index stops to read.
     """
+    if "\0" in text:
+        raise ArgumentError(f"no search can have the character NUL in it, as {text!r} has")
     parts: list[str] = []
     for number, part in enumerate(text.split('"')):
         parts += [part] if number % 2 else part.split()
