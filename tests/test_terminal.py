@@ -244,6 +244,24 @@ def test_stats_of_names_over_time(db, tracebus):
     assert rows == [["2026-01-01", "00:00", "tool", "1"]]
 
 
+@pytest.fixture
+def in_new_york(db, monkeypatch):
+    with monkeypatch.context() as there:
+        there.setenv("TZ", "America/New_York")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@POSIX
+@pytest.mark.usefixtures("in_new_york")
+def test_stats_of_days_are_of_the_days_of_utc_wherever_they_are_read(tracebus):
+    header, row = tracebus("stats", "--over", "day", "--name", "rate").lines
+    assert header.startswith("day, UTC ")
+    assert row.startswith("2026-01-01 ")
+    assert tracebus("stats", "--over", "hour", "--name", "rate").lines[1].startswith("2025-12-31 19:00 ")
+
+
 @pytest.mark.parametrize(
     ("options", "names"),
     [

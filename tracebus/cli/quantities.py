@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import typer
 
-__all__ = ["moment", "read_duration_s", "read_size_bytes", "read_time_ns", "when"]
+__all__ = ["day", "moment", "read_duration_s", "read_size_bytes", "read_time_ns", "when"]
 
 _SECONDS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 _BYTES: Final = {
@@ -65,6 +65,11 @@ def _time_of(text: str) -> datetime:
 def moment(time_ns: int) -> str:
     """Say a time in full, for those that read it by program or later: ``2026-11-22 14:02:07``."""
     return datetime.fromtimestamp(time_ns / 1e9).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def day(time_ns: int) -> str:
+    """Say a day of UTC by when it begins, which west of Greenwich is on the day before: ``2026-11-22``."""
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%d")
 
 
 def when(time_ns: int, now_ns: int) -> str:

@@ -12,7 +12,7 @@ from rich.text import Text
 from ..figures import count, number, size
 from ..outputs.store import Reader, Statistic
 from .options import Db, Json, time_option
-from .quantities import moment
+from .quantities import day, moment
 from .screen import ACCENT, DIM, FAILURE, Screen, as_json, said
 from .stores import opened
 from .tables import Column, print_table
@@ -55,7 +55,7 @@ def command(
         list[By] | None,
         typer.Option("--by", help="What the runs of a row have in common; may be said twice. Not given: model."),
     ] = None,
-    over: Annotated[Grain | None, typer.Option("--over", help="A row for each hour or day.")] = None,
+    over: Annotated[Grain | None, typer.Option("--over", help="A row for each hour, or for each day of UTC.")] = None,
     since: Annotated[Any, time_option("--since", "Runs of this time and later: 2h (ago), 7d, 14:02, 2026-11-22.")] = None,
     until: Annotated[Any, time_option("--until", "Runs before this time.")] = None,
     project: Annotated[str | None, typer.Option("--project", metavar="PROJECT", help="Only this project.")] = None,
@@ -80,8 +80,9 @@ def command(
             _print_json(rows)
             return
         screen = Screen()
-        columns = [Column("time", 16)] * (over is not None) + [Column(group, 28) for group in groups] + list(FIGURES)
-        print_table(screen, columns, [_row(screen, time_ns, one, groups) for time_ns, one in rows])
+        times = [] if over is None else [Column("day, UTC" if over is Grain.DAY else "time", 16)]
+        columns = times + [Column(group, 28) for group in groups] + list(FIGURES)
+        print_table(screen, columns, [[*_time(over, time_ns), *_row(screen, one, groups)] for time_ns, one in rows])
         if screen.is_terminal:
             screen.print(_holdings(screen, reader))
 
@@ -91,8 +92,14 @@ def _print_json(rows: list[tuple[int | None, Statistic]]) -> None:
         as_json(one if time_ns is None else {"time_ns": time_ns, "statistic": one})
 
 
-def _row(screen: Screen, time_ns: int | None, one: Statistic, groups: Sequence[str]) -> list[Text]:
-    cells = [] if time_ns is None else [Text(moment(time_ns)[:-3])]
+def _time(grain: Grain | None, time_ns: int | None) -> list[Text]:
+    if time_ns is None:
+        return []
+    return [Text(day(time_ns) if grain is Grain.DAY else moment(time_ns)[:-3])]
+
+
+def _row(screen: Screen, one: Statistic, groups: Sequence[str]) -> list[Text]:
+    cells = []
     for group in groups:
         value = getattr(one, group)
         cells.append(Text(f"no {group}", DIM) if value is None else said(value, ACCENT if group == "model" else ""))
