@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from playwright.sync_api import expect
 from scenes import fill
 
 from tracebus import Usage, scope, trace
-from tracebus.outputs.store import Reader, Saving
+from tracebus.outputs.store import Reader, Saving, save
+from tracebus.signals import isolated
+from tracebus.testing import deterministic
 
 pytestmark = pytest.mark.once
 
@@ -203,6 +206,56 @@ def test_statistics_by_name_and_of_another_time(week: Path, open_viewer: Opener)
 
 def test_statistics_of_nothing_say_so(look: Look):
     expect(look.at("/statistics").get_by_text("No runs have ended in this time.")).to_be_visible()
+
+
+AXES = """
+const { clearRect, fillText } = CanvasRenderingContext2D.prototype;
+Object.assign(CanvasRenderingContext2D.prototype, {
+  clearRect(...place) {
+    this.canvas.axes = { right: [], center: [] };
+    return clearRect.apply(this, place);
+  },
+  fillText(text, ...place) {
+    this.canvas.axes[this.textAlign].push(text);
+    return fillText.call(this, text, ...place);
+  },
+});
+"""
+"""Notes what is written into a plot: at its lines, which is aligned to the right, and below."""
+
+
+def axes_of(look: Look, plot: str, path: str = "/statistics") -> tuple[list[str], list[str]]:
+    """What a plot says at its lines, from the lowest up, and below, from the left."""
+    look.page.add_init_script(AXES)
+    canvas = look.at(path).get_by_label(plot).locator("canvas")
+    axes = canvas.evaluate("canvas => canvas.axes")
+    return axes["right"], axes["center"]
+
+
+def test_an_axis_of_counts_has_whole_numbers_only(saving: Saving, look: Look):
+    with pytest.raises(ValueError, match="XX"), trace("rate"):
+        raise ValueError("no such currency XX")
+    assert saving.flush()
+    assert axes_of(look, "Failed runs")[0] == ["0", "1"]
+
+
+def test_equal_steps_of_cost_are_said_as_equal(saving: Saving, look: Look):
+    ask("What?", "That.", usage=Usage(4000, 600))
+    assert saving.flush()
+    assert axes_of(look, "Cost by model")[0] == ["0", "$0.00025", "$0.00050", "$0.00075", "$0.00100"]
+
+
+def test_a_day_is_one_of_utc_wherever_it_is_looked_at(path: Path, open_viewer: Opener):
+    with isolated(), deterministic(datetime(2026, 11, 24, 17, tzinfo=UTC)), save(path, keep_days=None) as saving:
+        ask("What?", "That.", usage=Usage(10, 3))
+        assert saving.flush()
+    look = open_viewer(path, timezone_id="America/New_York")
+    _, days = axes_of(look, "Tokens by model", "/statistics?range=all")
+    figure = look.page.get_by_label("Tokens by model")
+    figure.locator("summary").click()
+    expect(figure.locator("th").first).to_have_text("day, UTC")
+    expect(figure.locator("tbody th")).to_have_text("2026-11-24")
+    assert days == ["Nov 23", "Nov 24", "Nov 25"]
 
 
 # -- losses ------------------------------------------------------------------------------------------------------------

@@ -60,6 +60,14 @@ export function cost(dollars) {
   return `$${dollars.toFixed(dollars >= 0.095 ? 2 : dollars >= 0.0095 ? 3 : 4)}`;
 }
 
+/** Say a cost at a line of a plot whose lines are `step` dollars apart, with the digits that tell one from the next. */
+export function costTick(dollars, step) {
+  let digits = 0;
+  while (Math.abs(Number(step.toFixed(digits)) - step) > step * 1e-6) digits = Math.max(2, digits + 1);
+  const [whole, cents] = dollars.toFixed(digits).split(".");
+  return `$${grouped(whole)}${cents ? `.${cents}` : ""}`;
+}
+
 /** Say the cost of a trace, session or statistic, that it is more where some of it is unknown, `?` where all of it is. */
 export function costOf({ cost: dollars, cost_is_partial: isPartial }) {
   if (dollars == null) return isPartial ? "?" : "";

@@ -14,11 +14,16 @@ const ROUND = [
   ...[1e5, 1e6, 1e7, 1e8].flatMap((one) => [one, 2 * one, 5 * one]),
   ...[1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 18000, 36000, 86400, 172800].map((one) => one * 1e9),
 ];
+/** Round numbers, for how far apart the lines of a plot of anything else are: 0.00001 to 5 000 000 000 000. */
+const STEPS = Array.from({ length: 18 }, (_, power) => [1, 2, 2.5, 5].map((one) => Number(`${one}e${power - 5}`))).flat();
+/** The same for days, in seconds: of these, uPlot takes 30 days for a month and 365 for a year. */
+const DAYS = [1, 2, 3, 5, 7, 10, 15, 30, 60, 90, 180, 365, 730, 1825, 3650].map((one) => one * 86400);
 const COARSE = [1e5, 1e6, 1e7, 1e8, ...[1, 10, 60, 600, 3600, 36000, 172800].map((one) => one * 1e9)];
 
+/** An hour is told as clocks here tell it; a day is one of UTC, which begins at another hour here, or on another day. */
 const timeOf = (seconds, grain) => {
-  const text = new Date(seconds * 1000).toLocaleString("sv-SE");
-  return grain === "day" ? text.slice(0, 10) : text.slice(5, 16);
+  const time = new Date(seconds * 1000);
+  return grain === "day" ? time.toISOString().slice(0, 10) : time.toLocaleString("sv-SE").slice(5, 16);
 };
 
 function axis(extra) {
@@ -47,13 +52,17 @@ const DURATIONS = {
     low == null ? [1e6, 1e9] : [ROUND.findLast((one) => one <= low) ?? ROUND[0], ROUND.find((one) => one > high) ?? high],
 };
 
+/** Those of the round numbers that are so many times `finest`: of a count, there are no halves. */
+const stepsOf = (finest) =>
+  STEPS.filter((step) => step >= finest && Math.abs(step / finest - Math.round(step / finest)) < 1e-6);
+
 /** Where the lines of that scale are. */
 function roundBetween(low, high) {
   const [coarse, fine] = [COARSE, ROUND].map((all) => all.filter((one) => one >= low && one <= high));
   return fine.length > 6 ? coarse : fine;
 }
 
-function optionsFor({ series, say, seconds, width, onPoint, isBars, isLogarithmic }) {
+function optionsFor({ series, say, finest, grain, seconds, width, onPoint, isBars, isLogarithmic }) {
   const drawn = series.map(({ shade, place }) => ({
     stroke: colour(shade),
     fill: isBars ? colour(shade) : undefined,
@@ -69,6 +78,7 @@ function optionsFor({ series, say, seconds, width, onPoint, isBars, isLogarithmi
     padding: [8, 20, 0, 0],
     cursor: { drag: { x: false, y: false }, points: { size: 7 } },
     legend: { show: false },
+    ...(grain === "day" && { tzDate: (time) => uPlot.tzDate(new Date(time * 1000), "Etc/UTC") }),
     scales: {
       x: { time: true, range: (plot, low, high) => [low, high + (isBars ? seconds : 0)] },
       y: isLogarithmic
@@ -78,6 +88,7 @@ function optionsFor({ series, say, seconds, width, onPoint, isBars, isLogarithmi
     axes: [
       axis({
         size: 34,
+        ...(grain === "day" && { incrs: DAYS }),
         values: [
           [86400, "{MMM} {D}", null, null, null, null, null, null, 1],
           [3600, "{HH}:{mm}", "\n{MMM} {D}", null, "\n{MMM} {D}", null, null, null, 1],
@@ -87,8 +98,10 @@ function optionsFor({ series, say, seconds, width, onPoint, isBars, isLogarithmi
       }),
       axis({
         size: 62,
-        values: (plot, ticks) => ticks.map((tick) => (tick === 0 ? "0" : say(tick))),
-        ...(isLogarithmic && { splits: (plot, place, low, high) => roundBetween(low, high) }),
+        values: (plot, ticks, place, room, step) => ticks.map((tick) => (tick === 0 ? "0" : say(tick, step))),
+        ...(isLogarithmic
+          ? { splits: (plot, place, low, high) => roundBetween(low, high) }
+          : { incrs: stepsOf(finest) }),
       }),
     ],
     series: [{ label: "time" }, ...drawn],
@@ -108,7 +121,7 @@ function Table({ title, series, times, grain, say, hrefAt }) {
       <caption class="unseen">${title}</caption>
       <thead>
         <tr>
-          <th scope="col">from</th>
+          <th scope="col">${grain === "day" ? "day, UTC" : "from"}</th>
           ${series.map(({ name }) => html`<th scope="col" class="number">${name}</th>`)}
         </tr>
       </thead>
@@ -144,7 +157,8 @@ const coloured = (series) =>
 
 /**
  * `series` are `{name, values, shade, place}` over `times`, seconds since the epoch; `say` says a value; `filters` are those
- * of the traces that a point leads to, beside its time. `sayTick` says a round value, at a line of the plot.
+ * of the traces that a point leads to, beside its time. `sayTick` says a round value, at a line of the plot, and is told
+ * how far apart the lines are, which is so many times `finest`.
  */
 export function Plot({
   title,
@@ -152,6 +166,7 @@ export function Plot({
   series: given,
   say,
   sayTick = say,
+  finest = 1,
   grain,
   seconds,
   filters,
@@ -171,6 +186,8 @@ export function Plot({
     const options = optionsFor({
       series: drawn,
       say: sayTick,
+      finest,
+      grain,
       seconds,
       width: place.clientWidth,
       onPoint: (index) => go(hrefAt(index)),

@@ -3,7 +3,7 @@
 import { address, go, withQuery } from "../address.mjs";
 import { useAnswer } from "../api.mjs";
 import { html, useEffect, useMemo } from "../html.mjs";
-import { cost, costOf, duration, number, tick } from "../figures.mjs";
+import { cost, costOf, costTick, duration, number, tick } from "../figures.mjs";
 import { onChanges } from "../live.mjs";
 import { Plot } from "../parts/plot.mjs";
 import { Facts, Loading, Trouble } from "../parts/small.mjs";
@@ -21,6 +21,8 @@ const LINES = 5;
 const REREAD_MS = 5000;
 /** What is faster is drawn as this: a logarithmic scale has no zero. */
 const FASTEST_NS = 1e5;
+/** The smallest cost in dollars that there is room to say beside a plot. */
+const FINEST_COST = 1e-5;
 const EMPTY_NAMES = { model: "no model", name: "no name", kind: "no kind" };
 
 function Picker({ label, options, chosen, field }) {
@@ -147,7 +149,8 @@ function Plots({ all, grouped, rows, by, only, times, grain }) {
     <${Plot} title="Latency" ...${shared} series=${percentiles} say=${duration} sayTick=${tick}
       isLogarithmic=${true} />
     <${Plot} title=${`Tokens by ${by}`} ...${shared} series=${tokens} say=${number} isBars=${true} />
-    <${Plot} title=${`Cost by ${by}`} ...${shared} series=${costs} say=${cost} isBars=${true} />
+    <${Plot} title=${`Cost by ${by}`} ...${shared} series=${costs} say=${cost} sayTick=${costTick}
+      finest=${FINEST_COST} isBars=${true} />
     <${Plot} title="Failed runs" ...${shared} filters=${{ ...filters, status: "error" }} series=${errors} say=${number}
       isBars=${true} />
   </div>`;
@@ -196,6 +199,7 @@ export function Statistics() {
         only ${nameOf(by, only)} <span aria-hidden="true">×</span>
       </button>`
       }
+      ${grain === "day" && html`<span class="quiet">days are of UTC</span>`}
     </header>
     ${
       error
