@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from looking import Look, Opener, rows
+from looking import Look, Opener, latest, rows
 from playwright.sync_api import expect
 
 from tracebus import Usage, figures, scope, trace
@@ -158,6 +158,17 @@ def test_the_keyboard_goes_through_the_list_into_a_trace_and_back(saving: Saving
     expect(page.locator("main h1")).to_have_text("one")
     page.keyboard.press("Escape")
     expect(page.locator("[role=row][aria-selected=true] .name")).to_have_text("one")
+
+
+def test_escape_stays_in_the_viewer_after_the_back_button_of_the_browser(saving: Saving, look: Look):
+    say("answer")
+    page = look.at(latest(saving))
+    page.get_by_role("link", name="sessions").click()
+    expect(page.locator("main h1")).to_have_text("Sessions")
+    page.go_back()
+    expect(page.locator("main h1")).to_have_text("answer")
+    page.keyboard.press("Escape")
+    expect(page.locator("main h1")).to_have_text("Traces")
 
 
 def test_e_goes_to_the_next_trace_with_a_failure(saving: Saving, look: Look):

@@ -22,25 +22,25 @@ function read() {
 /** `{path, query, href}`: the parts of the path, decoded; the query as URLSearchParams. */
 export const address = signal(read());
 
-/** How many steps of this page lie behind us, so that "back" never leaves the viewer. */
-let steps = 0;
+/** How many steps inside the viewer lie behind us. With the address, so that the browser's own buttons change both. */
+const steps = () => window.history.state?.steps ?? 0;
+/** Whether a step back is under way, which takes a moment: a second one could lead out of the viewer. */
+let isLeaving = false;
 
 /** Go to an address of the viewer. With `replace`, "back" does not come here again. */
 export function go(href, { replace = false } = {}) {
   if (href === address.value.href) return;
-  if (!replace) steps += 1;
-  window.history[replace ? "replaceState" : "pushState"](null, "", href);
+  if (replace) window.history.replaceState({ steps: steps() }, "", href);
+  else window.history.pushState({ steps: steps() + 1 }, "", href);
   address.value = read();
 }
 
-/** Go back to where we came from; to `otherwise` when this is where we came in. */
+/** Go back to where we came from; to `otherwise` when this is where we came in, as "back" never leaves the viewer. */
 export function back(otherwise) {
-  if (steps > 0) {
-    steps -= 1;
-    window.history.back();
-  } else {
-    go(otherwise);
-  }
+  if (isLeaving) return;
+  isLeaving = steps() > 0;
+  if (isLeaving) window.history.back();
+  else go(otherwise);
 }
 
 /** Return this page's address with some of its query changed; null or "" takes a field away. */
@@ -79,6 +79,7 @@ function follow(event) {
 export function listen() {
   document.addEventListener("click", follow);
   window.addEventListener("popstate", () => {
+    isLeaving = false;
     address.value = read();
   });
 }
