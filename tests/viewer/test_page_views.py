@@ -204,6 +204,18 @@ def test_statistics_by_name_and_of_another_time(week: Path, open_viewer: Opener)
     expect(page).to_have_url(re.compile(r"by=name&range=all$"))
 
 
+def test_the_keyboard_goes_through_the_models_and_back_from_the_statistics(week: Path, open_viewer: Opener):
+    page = open_viewer(week).at("/statistics")
+    expect(page.locator(".statistics")).to_contain_text("gpt-4o-mini")
+    page.keyboard.press("j")
+    first = page.locator(".statistics button").first
+    expect(first).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(first).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("Escape")
+    expect(page.locator("main h1")).to_have_text("Traces")
+
+
 def test_statistics_of_nothing_say_so(look: Look):
     expect(look.at("/statistics").get_by_text("No runs have ended in this time.")).to_be_visible()
 

@@ -1,12 +1,13 @@
 // Statistics: how fast, how dear and how often wrong, over time and by model, name or kind. The address holds the choice.
 
-import { address, go, withQuery } from "../address.mjs";
+import { address, back, go, hrefOf, withQuery } from "../address.mjs";
 import { useAnswer } from "../api.mjs";
-import { html, useEffect, useMemo } from "../html.mjs";
+import { html, useEffect, useMemo, useRef } from "../html.mjs";
 import { cost, costOf, costTick, duration, number, tick } from "../figures.mjs";
 import { onChanges } from "../live.mjs";
 import { Plot } from "../parts/plot.mjs";
 import { Facts, Loading, Trouble } from "../parts/small.mjs";
+import { useListKeys } from "../selecting.mjs";
 import { bucketsOf, groupsOf, secondsOf, valuesOf } from "../series.mjs";
 import { kindWord } from "../words.mjs";
 
@@ -56,9 +57,9 @@ function failuresOf({ runs, errors }) {
   return errors ? `${number(errors)} · ${share.toFixed(share < 10 ? 1 : 0)} %` : "";
 }
 
-function Groups({ rows, by, only }) {
+function Groups({ rows, by, only, table }) {
   const pick = (key) => go(withQuery({ only: key === only ? null : key }), { replace: true });
-  return html`<div class="table-box"><table class="table statistics">
+  return html`<div class="table-box"><table class="table statistics" ref=${table}>
     <thead>
       <tr>
         <th scope="col">${by}</th>
@@ -163,10 +164,12 @@ export function Statistics() {
   const only = query.get("only");
   const { begin, grain, since_ns } = useTimes(range);
   const chosen = only === null ? {} : { [by]: only };
-  const table = useAnswer("statistics", { by, since_ns });
+  const groups = useAnswer("statistics", { by, since_ns });
   const total = useAnswer("statistics", { since_ns, ...chosen });
   const all = useAnswer("points", { grain, since_ns, ...chosen });
   const grouped = useAnswer("points", { by, grain, since_ns, ...chosen });
+  const table = useRef(null);
+  useListKeys(table, { Escape: () => back(hrefOf([])) });
 
   useEffect(() => {
     document.title = "Statistics · tracebus";
@@ -174,7 +177,7 @@ export function Statistics() {
     const stop = onChanges(() => {
       timer ||= setTimeout(() => {
         timer = 0;
-        for (const one of [table, total, all, grouped]) one.reload();
+        for (const one of [groups, total, all, grouped]) one.reload();
       }, REREAD_MS);
     });
     return () => {
@@ -183,7 +186,7 @@ export function Statistics() {
     };
   }, []);
 
-  const asked = [table, total, all, grouped];
+  const asked = [groups, total, all, grouped];
   const error = asked.find((one) => one.error)?.error;
   const [rows, sums, points, parts] = asked.map(({ data, previous }) => data ?? previous);
   const times = useMemo(() => bucketsOf(points ?? [], grain, begin), [points, grain, begin]);
@@ -210,7 +213,7 @@ export function Statistics() {
             ? html`<div class="notice"><p class="notice-head">No runs have ended in this time.</p></div>`
             : html`<${Summary} of=${sums[0]} />
               <${Plots} all=${points} grouped=${parts} rows=${rows} by=${by} only=${only} times=${times} grain=${grain} />
-              <${Groups} rows=${rows} by=${by} only=${only} />`
+              <${Groups} rows=${rows} by=${by} only=${only} table=${table} />`
     }
   </main>`;
 }
