@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from looking import Look, Opener, latest, rows
 from playwright.sync_api import expect
+from scenes import past
 
 from tracebus import Usage, figures, scope, trace
 from tracebus.outputs.store import Reader, Saving, delete, save
@@ -236,6 +237,37 @@ def test_a_new_trace_comes_in_on_top(saving: Saving, look: Look):
     expect(rows(page)).to_have_count(1)
     say("second")
     expect(rows(page).locator(".name")).to_have_text(["second", "first"])
+
+
+def test_a_trace_that_is_written_late_comes_in_where_it_began(saving: Saving, look: Look):
+    with past(days=3):
+        say("first")
+    say("last")
+    assert saving.flush()
+    page = look.at("/")
+    expect(page.get_by_role("button", name="live")).to_be_visible()
+    for name, days in (("second", 2), ("earlier", 4)):
+        with past(days):
+            say(name)
+    assert saving.flush()
+    expect(rows(page).locator(".name")).to_have_text(["last", "second", "first", "earlier"])
+
+
+def test_what_is_looked_at_stays_in_place_while_rows_come_in_above_and_below(saving: Saving, look: Look):
+    with past(days=2):
+        for number in range(80):
+            say(f"run {number}")
+    assert saving.flush()
+    page = look.at("/")
+    expect(page.get_by_role("button", name="live")).to_be_visible()
+    page.get_by_role("grid").evaluate("grid => (grid.scrollTop = 30 * 20)")
+    expect(rows(page).first).to_contain_text("run 59")
+    for days in (1, 3):
+        with past(days):
+            say("late")
+    assert saving.flush()
+    expect(page.get_by_role("grid")).to_have_attribute("aria-rowcount", "83")
+    expect(rows(page).first).to_contain_text("run 59")
 
 
 def test_a_pause_holds_new_rows_back_until_it_ends(saving: Saving, look: Look):

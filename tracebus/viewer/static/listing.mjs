@@ -1,4 +1,5 @@
-// A list that comes in pages and changes while it is looked at: traces, or the runs that a search finds.
+// A list that comes in pages and changes while it is looked at: traces, or the runs that a search finds, by when they began,
+// the latest on top.
 //
 // It is kept when another view is shown, so that "back" leads to the same place in it.
 
@@ -18,8 +19,8 @@ export class Listing {
     this.error = signal(null);
     this.after = null;
     this.isReading = false;
-    /** How many items came in on top since the list was first read. */
-    this.arrived = signal(0);
+    /** Where the items are that came in last, in ascending order. */
+    this.arrived = signal([]);
     this.selected = signal(null);
     this.top = 0;
     this.timer = 0;
@@ -53,9 +54,17 @@ export class Listing {
     if (begin < 0 || items.length < PAGE) return false;
     const last = this.idOf(items.at(-1));
     const rest = known.slice(known.findIndex((item) => this.idOf(item) === last) + 1);
-    this.arrived.value += Math.max(0, items.length + rest.length - known.length);
-    this.items.value = [...items, ...rest];
+    this.#show([...items, ...rest]);
     return true;
+  }
+
+  /** Show these instead, and say which are new; returns how many. */
+  #show(items) {
+    const known = new Set(this.items.value.map(this.idOf));
+    const arrived = items.flatMap((item, index) => (known.has(this.idOf(item)) ? [] : [index]));
+    this.arrived.value = arrived;
+    this.items.value = items;
+    return arrived.length;
   }
 
   /** Read the first page again, soon. */
@@ -73,7 +82,8 @@ export class Listing {
     this.isReading = true;
     try {
       const page = await this.#ask(this.after);
-      this.items.value = [...this.items.value, ...page.items];
+      const known = new Set(this.items.value.map(this.idOf));
+      this.items.value = [...this.items.value, ...page.items.filter((item) => !known.has(this.idOf(item)))];
       this.after = page.after;
     } catch (error) {
       this.error.value = error;
@@ -82,20 +92,24 @@ export class Listing {
     }
   }
 
-  /** Take over items that have changed; `fresh` ones, the latest last, come in on top. */
-  apply(changed, removed, isFresh) {
-    if (this.items.value === null) return;
-    const places = new Map(this.items.value.map((item, index) => [this.idOf(item), index]));
+  /**
+   * Take over items that have changed; returns how many of them are new.
+   *
+   * Not all of those belong on top: another process may write later what has begun earlier. What belongs behind the last
+   * item comes with the next page, if there is one.
+   */
+  apply(changed, removed) {
+    if (this.items.value === null) return 0;
+    const now = new Map(changed.map((item) => [this.idOf(item), item]));
     const gone = new Set(removed);
-    const items = [...this.items.value];
-    const fresh = [];
-    for (const item of changed) {
-      const place = places.get(this.idOf(item));
-      if (place !== undefined) items[place] = item;
-      else if (isFresh(item, this.items.value)) fresh.unshift(item);
+    const items = this.items.value.map((item) => now.get(this.idOf(item)) ?? item);
+    for (const item of this.items.value) now.delete(this.idOf(item));
+    for (const item of now.values()) {
+      const place = items.findIndex((other) => other.started_ns <= item.started_ns);
+      if (place >= 0) items.splice(place, 0, item);
+      else if (this.after === null) items.push(item);
     }
-    this.arrived.value += fresh.length;
-    this.items.value = [...fresh, ...items].filter((item) => !gone.has(this.idOf(item)));
+    return this.#show(items.filter((item) => !gone.has(this.idOf(item))));
   }
 }
 

@@ -5,6 +5,7 @@
 
 import { html, useEffect, useLayoutEffect, useRef, useState } from "../html.mjs";
 
+const NONE = [];
 const SPARE = 2;
 /** How many rows from the end more are asked for. */
 const REACH = 60;
@@ -22,13 +23,21 @@ function useHeight(ref) {
   return height;
 }
 
+/** How many of the rows that came in are above that which was the first in sight. */
+function countAbove(arrived, first) {
+  let above = 0;
+  for (const place of arrived) if (place <= first + above) above += 1;
+  return above;
+}
+
 /** Keep what is looked at where it is when rows come in above it; let them slide in when the top is looked at. */
 function useArrivals(scroller, window_, arrived, rowHeight) {
   const known = useRef(arrived);
   useLayoutEffect(() => {
-    const fresh = arrived - known.current;
+    if (known.current === arrived) return;
     known.current = arrived;
-    if (fresh <= 0) return;
+    const fresh = countAbove(arrived, Math.floor(scroller.current.scrollTop / rowHeight));
+    if (!fresh) return;
     if (scroller.current.scrollTop > 0) scroller.current.scrollTop += fresh * rowHeight;
     else if (fresh < 20 && !window.matchMedia("(prefers-reduced-motion: reduce)").matches) {
       const from = `translateY(${-fresh * rowHeight}px)`;
@@ -40,10 +49,10 @@ function useArrivals(scroller, window_, arrived, rowHeight) {
 /**
  * Rows of the same height, `count` of them, each drawn by `row(index)`.
  *
- * `selected` is kept in sight, and takes the focus when `hasFocus`; `onEnd` is called near the end; `arrived` counts the
- * rows that came in on top. `role` is that of the whole, "grid" or "treegrid"; `head` is its row of headings.
+ * `selected` is kept in sight, and takes the focus when `hasFocus`; `onEnd` is called near the end; `arrived` says
+ * where the rows are that came in last. `role` is that of the whole, "grid" or "treegrid"; `head` is its row of headings.
  */
-export function Rows({ count, rowHeight, row, head, headHeight = 0, selected, hasFocus, onEnd, arrived = 0, role, label }) {
+export function Rows({ count, rowHeight, row, head, headHeight = 0, selected, hasFocus, onEnd, arrived = NONE, role, label }) {
   const scroller = useRef(null);
   const moved = useRef(null);
   const height = useHeight(scroller);

@@ -93,17 +93,12 @@ const Head = ({ text }) => html`<div class="row list-row head" role="row">
   )}
 </div>`;
 
-/** Anything that began after what is on top now belongs on top. */
-const isLater = (trace, items) => !items.length || trace.started_ns >= items[0].started_ns;
-
 function hear(listing, isPlain, changes) {
   if (!changes.is_complete || !isPlain) {
     listing.refreshSoon();
     return;
   }
-  const before = listing.arrived.value;
-  listing.apply(changes.traces, changes.removed, isLater);
-  const fresh = listing.arrived.value - before;
+  const fresh = listing.apply(changes.traces, changes.removed);
   if (fresh) announce(`${fresh} new`);
   for (const trace of changes.traces)
     if (hasFailed(trace.status)) announce(`${trace.name ?? "A trace"}: ${wordOf(trace.status)}`);
