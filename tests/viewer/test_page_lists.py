@@ -182,6 +182,30 @@ def test_e_goes_to_the_next_trace_with_a_failure(saving: Saving, look: Look):
     expect(page.locator("[role=row][aria-selected=true] .name")).to_have_text("wrong")
 
 
+def test_e_goes_on_from_the_top_behind_the_last_failure(saving: Saving, look: Look):
+    fail("third")
+    say("right")
+    fail("first")
+    say("latest")
+    assert saving.flush()
+    page = look.at("/")
+    expect(rows(page)).to_have_count(4)
+    for name in ("first", "third", "first"):
+        page.keyboard.press("e")
+        expect(page.locator("[role=row][aria-selected=true] .name")).to_have_text(name)
+
+
+def test_e_says_so_where_nothing_has_failed(saving: Saving, look: Look):
+    say("one")
+    say("two")
+    assert saving.flush()
+    page = look.at("/")
+    expect(rows(page)).to_have_count(2)
+    page.keyboard.press("e")
+    expect(page.get_by_role("status").filter(has_text="Nothing in this list has failed")).to_be_visible()
+    expect(page.locator("[role=row][aria-selected=true]")).to_have_count(0)
+
+
 def test_two_marked_traces_are_compared(saving: Saving, look: Look):
     say("one")
     say("two")

@@ -1,7 +1,17 @@
-// j, k and enter in a plain table: they move the focus from the link of one row to that of the next.
+// Going from row to row by key.
 
 import { useKeys } from "./keys.mjs";
 
+/** Return the place of the next item that is wanted, from the beginning again at the end; -1 when none is. */
+export function nextPlace(items, index, isWanted) {
+  for (let step = 1; step <= items.length; step += 1) {
+    const place = (index + step) % items.length;
+    if (isWanted(items[place])) return place;
+  }
+  return -1;
+}
+
+/** j, k and enter in a plain table: they move the focus from the link of one row to that of the next. */
 export function useListKeys(table, more = {}) {
   const move = (by) => {
     const links = [...(table.current?.querySelectorAll("tbody th a, tbody th button") ?? [])];

@@ -2,6 +2,7 @@
 
 import { get, pathOf } from "./api.mjs";
 import { computed, signal } from "./html.mjs";
+import { nextPlace } from "./selecting.mjs";
 
 /** The first page is small, so that its rows are there at once. */
 const PAGES = [400, 5000];
@@ -118,12 +119,7 @@ export class Tree {
 
   /** Return the place of the next run that failed after the place given, from the beginning again at the end; else -1. */
   nextFailing(index) {
-    const rows = this.rows.value;
-    for (let step = 1; step <= rows.length; step += 1) {
-      const place = (index + step) % rows.length;
-      if (rows[place].run.status === "error") return place;
-    }
-    return -1;
+    return nextPlace(this.rows.value, index, ({ run }) => run.status === "error");
   }
 }
 

@@ -8,12 +8,13 @@ import { useKeys } from "../keys.mjs";
 import { listingOf } from "../listing.mjs";
 import { info, isPaused, missed, onChanges, togglePause, trouble } from "../live.mjs";
 import { isMarked, marked, toggleMark } from "../marked.mjs";
-import { announce } from "../notices.mjs";
+import { announce, notify } from "../notices.mjs";
 import { Empty } from "../parts/empty.mjs";
 import { FilterBar } from "../parts/filterbar.mjs";
 import { Rows } from "../parts/rows.mjs";
 import { copy, Lasting, Loading, Status, Trouble, When } from "../parts/small.mjs";
 import { Plain } from "../parts/prose.mjs";
+import { nextPlace } from "../selecting.mjs";
 import { isNarrow } from "../width.mjs";
 import { hasFailed, isModel, kindWord, wordOf } from "../words.mjs";
 
@@ -145,6 +146,11 @@ export function Traces() {
     listing.selected.value = what.idOf(item);
     go(what.hrefOf(item));
   };
+  const nextFailing = () => {
+    const place = nextPlace(items ?? [], selected, (item) => hasFailed(item.status) || item.errors > 0);
+    if (place >= 0) choose(place);
+    else notify(listing.after === null ? "Nothing in this list has failed" : "Nothing loaded so far has failed");
+  };
   const onSelected = (action) => () => (selected >= 0 ? action(items[selected]) : false);
   useKeys({
     j: () => choose(selected + 1),
@@ -156,7 +162,7 @@ export function Traces() {
     Enter: onSelected(open),
     c: onSelected((item) => copy(new URL(what.hrefOf(item), window.location.href).href, "link")),
     x: onSelected((item) => toggleMark({ trace_id: item.trace_id, name: item.name })),
-    e: () => choose(items?.findIndex((item, index) => index > selected && (hasFailed(item.status) || item.errors > 0)) ?? 0),
+    e: nextFailing,
     p: togglePause,
     "/": () => search.current?.focus(),
     Escape: () => {
