@@ -70,6 +70,20 @@ def test_a_session_goes_on_while_it_is_looked_at(saving: Saving, look: Look):
         expect(page.locator(".turn")).to_have_count(2)
 
 
+def test_a_long_session_goes_on_while_its_later_turns_are_looked_at(saving: Saving, look: Look):
+    with scope(session_id="s-1"):
+        for number in range(52):
+            ask(f"{number}?", f"{number}.")
+        assert saving.flush()
+        page = look.at("/sessions/s-1")
+        expect(page.locator(".turn")).to_have_count(50)
+        page.get_by_role("button", name="later turns").click()
+        expect(page.locator(".turn")).to_have_count(52)
+        ask("And now?", "Now.")
+        expect(page.locator(".turn")).to_have_count(53)
+        expect(page.locator(".bubble .prose").last).to_have_text("Now.")
+
+
 def test_a_turn_that_failed_says_why(saving: Saving, look: Look):
     with scope(session_id="s-1"), pytest.raises(ValueError, match="XX"), trace("answer", inputs={"question": "Rate?"}):
         raise ValueError("no such currency XX")

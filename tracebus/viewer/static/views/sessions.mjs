@@ -1,7 +1,7 @@
 // Conversations: all of them, the one that went on last first; and one, as what was asked and answered.
 
 import { back, hrefOf, runHref, sessionHref, traceHref } from "../address.mjs";
-import { pathOf, useAnswer, get } from "../api.mjs";
+import { pathOf, useAnswer } from "../api.mjs";
 import { html, useEffect, useRef, useState } from "../html.mjs";
 import { conversationOf } from "../conversation.mjs";
 import { costOf, count, duration, number } from "../figures.mjs";
@@ -117,8 +117,8 @@ const PAGE = 50;
 
 export function Session({ session }) {
   const path = pathOf("sessions", session);
-  const { data, previous, error, reload } = useAnswer(path, { limit: PAGE });
-  const [rest, setRest] = useState({ items: [], after: undefined });
+  const [limit, setLimit] = useState(PAGE);
+  const { data, previous, error, reload } = useAnswer(path, { limit });
   useEffect(() => {
     document.title = `${session} · tracebus`;
     return onChanges(({ traces, is_complete, removed }) => {
@@ -134,11 +134,6 @@ export function Session({ session }) {
   const told = data ?? previous;
   if (!told) return html`<main class="view"><${Loading} /></main>`;
   const { session: about, traces } = told;
-  const after = rest.after === undefined ? traces.after : rest.after;
-  const more = async () => {
-    const page = await get(path, { limit: PAGE, after });
-    setRest({ items: [...rest.items, ...page.traces.items], after: page.traces.after });
-  };
   return html`<main class="view page conversation">
     <header class="view-head">
       <button type="button" class="faint back" aria-label="Back to the sessions"
@@ -156,8 +151,8 @@ export function Session({ session }) {
       </p>
     </header>
     <ol class="turns">
-      ${[...traces.items, ...rest.items].map((turn) => html`<${Turn} key=${turn.trace.trace_id} turn=${turn} />`)}
+      ${traces.items.map((turn) => html`<${Turn} key=${turn.trace.trace_id} turn=${turn} />`)}
     </ol>
-    ${after !== null && html`<${More} what="later turns" onMore=${more} />`}
+    ${traces.after !== null && html`<${More} what="later turns" onMore=${() => setLimit(limit + PAGE)} />`}
   </main>`;
 }
