@@ -113,8 +113,8 @@ def test_axe_finds_nothing_serious_on_an_empty_store(tmp_path: Path, open_viewer
 def cut_numbers(look: Look) -> list[str]:
     """The figures that have no room."""
     return look.page.evaluate(
-        "[...document.querySelectorAll('.row .number')].filter((one) => one.scrollWidth > one.clientWidth + 1)"
-        ".map((one) => one.textContent)"
+        "[...document.querySelectorAll('.row .number, .sessions .number')]"
+        ".filter((one) => one.scrollWidth > one.clientWidth + 1).map((one) => one.textContent)"
     )
 
 
@@ -136,9 +136,10 @@ def narrow(browser: Browser, paths: tuple[Path, dict[str, str]]) -> Iterator[Loo
 def test_a_view_fits_into_400_pixels(view: str, narrow: Look, paths: tuple[Path, dict[str, str]]):
     settle(narrow, paths[1][view])
     wide = narrow.page.evaluate(
-        """() => [...document.querySelectorAll('main, main h1, main h2, main p, .row > span, .prose, .tabs, .actions')]
+        """() => [...document.querySelectorAll(
+            'main, main h1, main h2, main p, .row > span, .sessions td, .prose, .tabs, .actions')]
           .filter((one) => one.getClientRects().length && getComputedStyle(one).clipPath === 'none'
-                  && !one.closest('.table-box, .plot-table, .choices, pre'))
+                  && !one.closest('.table-box:not(:has(.sessions)), .plot-table, .choices, pre'))
           .filter((one) => one.getBoundingClientRect().right > innerWidth + 1).map((one) => one.outerHTML.slice(0, 120))"""
     )
     assert wide == []

@@ -60,6 +60,22 @@ def test_a_session_is_a_conversation_the_oldest_turn_first(saving: Saving, look:
     expect(page.locator(".detail-head .name")).to_have_text("answer")
 
 
+def test_the_sessions_say_what_they_count_also_where_there_is_no_room_for_headings(saving: Saving, open_viewer: Opener):
+    with scope(session_id="s-1"):
+        ask("What?", "That.", usage=Usage(1000, 86))
+        with pytest.raises(ValueError, match="XX"), trace("answer"), trace("rate"):
+            raise ValueError("no such currency XX")
+    assert saving.flush()
+    page = open_viewer(saving.path).at("/sessions")
+    row = page.locator("tbody tr")
+    expect(page.get_by_role("columnheader")).to_have_text(
+        ["session", "user", "turns", "failed runs", "tokens", "cost", "last"]
+    )
+    page.set_viewport_size({"width": 400, "height": 800})
+    for told in ("2 turns", "2 failed runs", "1 086 tokens", "$0.0002"):
+        expect(row.get_by_text(told)).to_be_visible()
+
+
 def test_a_session_goes_on_while_it_is_looked_at(saving: Saving, look: Look):
     with scope(session_id="s-1"):
         ask("One?", "1.")

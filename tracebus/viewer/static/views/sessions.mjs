@@ -10,9 +10,24 @@ import { onChanges } from "../live.mjs";
 import { Prose } from "../parts/prose.mjs";
 import { Headings, Lasting, Loading, Status, Trouble, When } from "../parts/small.mjs";
 import { useListKeys } from "../selecting.mjs";
+import { isNarrow } from "../width.mjs";
 
 function More({ what, onMore }) {
   return html`<p><button type="button" class="button" onClick=${onMore}>${what}</button></p>`;
+}
+
+/** One session: in a line below headings, or where there is no room for these in two, of which each number says what of. */
+function Row({ session }) {
+  const said = isNarrow.value ? count : number;
+  return html`<tr>
+    <th scope="row" class="in-session"><a href=${sessionHref(session.session_id)}>${session.session_id}</a></th>
+    <td class="in-user">${session.user_id ?? ""}</td>
+    <td class="number in-turns">${said(session.traces, "turn")}</td>
+    <td class="number in-failed failed">${session.errors ? said(session.errors, "failed run") : ""}</td>
+    <td class="number in-tokens">${session.total_tokens ? said(session.total_tokens, "token") : ""}</td>
+    <td class="number in-cost">${costOf(session)}</td>
+    <td class="number in-last"><${When} ns=${session.last_ns} /></td>
+  </tr>`;
 }
 
 export function Sessions() {
@@ -38,20 +53,11 @@ export function Sessions() {
           <p>Give the runs of one a name, and they are shown together: <code>with scope(session_id="s-1"): …</code></p>
         </div>`
         : html`<div class="table-box"><table class="table sessions" ref=${table}>
-          <${Headings} texts=${["session", "user"]} numbers=${["turns", "failed", "tokens", "cost", "last"]} />
-          <tbody>
-            ${page.items.map(
-              (session) => html`<tr key=${session.session_id}>
-                <th scope="row"><a href=${sessionHref(session.session_id)}>${session.session_id}</a></th>
-                <td>${session.user_id ?? ""}</td>
-                <td class="number">${number(session.traces)}</td>
-                <td class="number failed">${session.errors ? number(session.errors) : ""}</td>
-                <td class="number">${session.total_tokens ? number(session.total_tokens) : ""}</td>
-                <td class="number">${costOf(session)}</td>
-                <td class="number"><${When} ns=${session.last_ns} /></td>
-              </tr>`,
-            )}
-          </tbody>
+          ${
+            !isNarrow.value &&
+            html`<${Headings} texts=${["session", "user"]} numbers=${["turns", "failed runs", "tokens", "cost", "last"]} />`
+          }
+          <tbody>${page.items.map((session) => html`<${Row} key=${session.session_id} session=${session} />`)}</tbody>
         </table></div>`
     }
     ${page.after !== null && html`<${More} what="more sessions" onMore=${() => setLimit(limit + 500)} />`}
