@@ -277,13 +277,16 @@ def test_a_trace_that_is_written_late_comes_in_where_it_began(saving: Saving, lo
     expect(rows(page).locator(".name")).to_have_text(["last", "second", "first", "earlier"])
 
 
-def test_what_is_looked_at_stays_in_place_while_rows_come_in_above_and_below(saving: Saving, look: Look):
+@pytest.mark.parametrize("key", [None, "j"], ids=["nothing selected", "the first selected"])
+def test_what_is_looked_at_stays_in_place_while_rows_come_in_above_and_below(key: str | None, saving: Saving, look: Look):
     with past(days=2):
         for number in range(80):
             say(f"run {number}")
     assert saving.flush()
     page = look.at("/")
     expect(page.get_by_role("button", name="live")).to_be_visible()
+    if key is not None:
+        page.keyboard.press(key)
     page.get_by_role("grid").evaluate("grid => (grid.scrollTop = 30 * 20)")
     expect(rows(page).first).to_contain_text("run 59")
     for days in (1, 3):

@@ -49,10 +49,13 @@ function useArrivals(scroller, window_, arrived, rowHeight) {
 /**
  * Rows of the same height, `count` of them, each drawn by `row(index)`.
  *
- * `selected` is kept in sight, and takes the focus when `hasFocus`; `onEnd` is called near the end; `arrived` says
- * where the rows are that came in last. `role` is that of the whole, "grid" or "treegrid"; `head` is its row of headings.
+ * `selected` comes into sight when it becomes that, known by `selectedId` where rows come in, and takes the focus when
+ * `hasFocus`; `onEnd` is called near the end; `arrived` says where the rows are that came in last. `role` is that of the
+ * whole, "grid" or "treegrid"; `head` is its row of headings.
  */
-export function Rows({ count, rowHeight, row, head, headHeight = 0, selected, hasFocus, onEnd, arrived = NONE, role, label }) {
+export function Rows({
+  count, rowHeight, row, head, headHeight = 0, selected, selectedId = selected, hasFocus, onEnd, arrived = NONE, role, label,
+}) {
   const scroller = useRef(null);
   const moved = useRef(null);
   const height = useHeight(scroller);
@@ -70,7 +73,7 @@ export function Rows({ count, rowHeight, row, head, headHeight = 0, selected, ha
     if (begin < box.scrollTop) box.scrollTop = begin;
     else if (begin + rowHeight > box.scrollTop + room) box.scrollTop = begin + rowHeight - room;
     setTop(box.scrollTop);
-  }, [selected, height]);
+  }, [selectedId, height]);
 
   useEffect(() => {
     if (hasFocus) scroller.current.querySelector("[aria-selected=true]")?.focus({ preventScroll: true });

@@ -237,6 +237,7 @@ export function Traces() {
                 head=${!isNarrow.value && html`<${Head} text=${what.text} />`}
                 row=${row}
                 selected=${selected}
+                selectedId=${listing.selected.value}
                 hasFocus=${hasFocus}
                 arrived=${listing.arrived.value}
                 onEnd=${() => listing.more()}
