@@ -13,7 +13,8 @@ from typing import Final, TypeVar
 import anyio
 import anyio.to_thread
 
-from ..outputs.store import NoStoreYetError, Reader, StoreError, default_path
+from ..outputs.store import NoStoreYetError, Reader, StoreError
+from ..outputs.store.files import store_path
 
 __all__ = ["Source"]
 
@@ -28,8 +29,7 @@ class Source:
     """Asks a store, from an event loop. It is opened with the first question, and forgotten when its file is gone."""
 
     def __init__(self, store: Reader | str | os.PathLike[str] | None) -> None:
-        given = store.path if isinstance(store, Reader) else default_path() if store is None else Path(store).expanduser()
-        self.path: Path = given.absolute()
+        self.path: Path = store.path if isinstance(store, Reader) else store_path(store)
         self._reader: Reader | None = None
         self._identity: tuple[int, int] | None = None
         self._looked_s = 0.0
