@@ -17,7 +17,7 @@ from ...redaction import Redactor
 from ...runs import COUNTS, Usage
 from ..notes import Noted, Said
 from .messages import answers_of, as_list, first_of, messages_of, text_parts
-from .records import RunRecord
+from .records import NO_CONTENT, SETTINGS, RunRecord
 from .semconv import (
     MODELS,
     NO_PROVIDER,
@@ -251,22 +251,7 @@ def _main(run: _Run, fields: Fields, names: tuple[str, ...]) -> tuple[Any, Mappi
 
 # -- what a request asks for -------------------------------------------------------------------------------------------
 
-_SETTINGS: Final[dict[str, tuple[str, type]]] = {
-    "n": ("choice_count", int),
-    "seed": ("seed", int),
-    "top_k": ("top_k", float),
-    "top_p": ("top_p", float),
-    "temperature": ("temperature", float),
-    "max_tokens": ("max_tokens", int),
-    "max_completion_tokens": ("max_tokens", int),
-    "max_output_tokens": ("max_tokens", int),
-    "frequency_penalty": ("frequency_penalty", float),
-    "presence_penalty": ("presence_penalty", float),
-    "dimensions": ("dimensions", int),
-}
-"""The fields of a request, and of what type they are, by the names that providers give them."""
-
-_ABOUT_NOTHING: Final = _SETTINGS.keys() | {"stream", "model"}
+_ABOUT_NOTHING: Final = NO_CONTENT | {"model"}
 """The inputs that are settings, and none that a run could be about: what there is where content is left out."""
 
 _NO_SETTINGS: Final = frozenset({"tools", "instructions", "input", "prompt", "messages"})
@@ -279,8 +264,8 @@ def _read_request(run: _Run, fields: Fields) -> None:
     fields["openinference_provider"] = OPENINFERENCE_PROVIDERS.get(provider)
     fields["openinference_system"] = OPENINFERENCE_SYSTEMS.get(provider)
     _read_server(run, fields)
-    for spelling in run.inputs.keys() & _SETTINGS.keys():
-        name, kind = _SETTINGS[spelling]
+    for spelling in run.inputs.keys() & SETTINGS.keys():
+        name, kind = SETTINGS[spelling]
         fields[name] = _number(run.inputs[spelling], kind)
     if fields.get("choice_count") == 1:  # which the convention leaves out
         fields["choice_count"] = None

@@ -15,17 +15,29 @@ from ...runs import Run, Usage
 from ..batches import BatchLane
 from ..notes import FACTS_SIZE, Beside, Facts, Listener, Noted, OpenRuns, Said, as_said, metadata_of, note_fields
 
-__all__ = ["Happened", "Recorder", "RunRecord"]
+__all__ = ["NO_CONTENT", "SETTINGS", "Happened", "Recorder", "RunRecord"]
 
 HAPPENED_KEPT: Final = 200
 """How many events of one run are kept beside its start and its end."""
 TOKENS_TIMED: Final = 10_000
 """Of how many tokens of one run the times are kept."""
 OPEN_RUNS_NOTED: Final = 100_000
-SETTINGS: Final = frozenset(
-    "n seed stream top_k top_p temperature max_tokens max_completion_tokens max_output_tokens frequency_penalty"
-    " presence_penalty dimensions".split()
-)
+SETTINGS: Final[dict[str, tuple[str, type]]] = {
+    "n": ("choice_count", int),
+    "seed": ("seed", int),
+    "top_k": ("top_k", float),
+    "top_p": ("top_p", float),
+    "temperature": ("temperature", float),
+    "max_tokens": ("max_tokens", int),
+    "max_completion_tokens": ("max_tokens", int),
+    "max_output_tokens": ("max_tokens", int),
+    "frequency_penalty": ("frequency_penalty", float),
+    "presence_penalty": ("presence_penalty", float),
+    "dimensions": ("dimensions", int),
+}
+"""The fields of a request, and of what type they are, by the names that providers give them."""
+
+NO_CONTENT: Final = frozenset({*SETTINGS, "stream"})
 """The inputs of a model that are numbers and switches, and leave also where content does not."""
 
 
@@ -148,6 +160,6 @@ class Recorder(Listener):
             return None
         if self._takes_inputs:
             return as_said(inputs)
-        settings = {name: inputs[name] for name in SETTINGS & inputs.keys()} if type(inputs) is dict else None
+        settings = {name: inputs[name] for name in NO_CONTENT & inputs.keys()} if type(inputs) is dict else None
         numbers = {name: value for name, value in (settings or {}).items() if type(value) in (int, float, bool)}
         return as_said(numbers) if numbers else None
