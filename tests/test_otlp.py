@@ -504,6 +504,32 @@ BLOB = {"type": "blob", "modality": "image", "mime_type": "image/png", "content"
             "assistant",
             [TOOL_CALL],
         ),
+        (  # as LangChain has it: in the content as the provider gave it, and again
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "text", "text": "I look."},
+                    {"type": "tool_use", "id": "c-1", "name": "look", "input": {}, "partial_json": '{"q": "x"}'},
+                    {"type": "function_call", "id": "f-2", "call_id": "c-2", "name": "look", "arguments": "{}"},
+                    {"type": "text", "text": "Then I think."},
+                ],
+                "tool_calls": [
+                    {"id": "c-1", "name": "look", "args": {"q": "x"}},
+                    {"id": "c-2", "name": "look", "arguments": {}},
+                    {"id": "c-3", "name": "look", "arguments": {}},
+                    {"id": None, "name": "look", "arguments": {}},
+                ],
+            },
+            "assistant",
+            [
+                {"type": "text", "content": "I look."},
+                TOOL_CALL,
+                {**TOOL_CALL, "id": "c-2", "arguments": {}},
+                {"type": "text", "content": "Then I think."},
+                {**TOOL_CALL, "id": "c-3", "arguments": {}},
+                {**TOOL_CALL, "id": None, "arguments": {}},
+            ],
+        ),
         ({"role": "tool", "tool_call_id": "c-1", "content": "found"}, "tool", [TOOL_RESULT]),
         (
             {"role": "assistant", "content": [{"type": "tool_use", "id": "c-1", "name": "look", "input": {"q": "x"}}]},

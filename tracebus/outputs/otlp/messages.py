@@ -105,13 +105,30 @@ def _parts_of_message(given: dict[str, Any]) -> list[Part]:
     parts = text_parts("reasoning", given.get("reasoning") or given.get("reasoning_content"))
     parts += parts_of(content)
     parts += text_parts("text", given.get("refusal"))
-    parts += [_tool_call(one) for one in as_list(given.get("tool_calls")) if isinstance(one, dict)]
+    parts = _with_calls(parts, [_tool_call(one) for one in as_list(given.get("tool_calls")) if isinstance(one, dict)])
     if isinstance(old := given.get("function_call"), dict):
         parts.append(_tool_call(old))
     known = {"role", "content", "type", "reasoning", "reasoning_content", "refusal", "tool_calls", "function_call"}
     if not parts and not known & given.keys():  # somebody's own object
         parts = text_parts("text", json.dumps(given, ensure_ascii=False))
     return parts
+
+
+def _with_calls(parts: list[Part], calls: list[Part]) -> list[Part]:
+    """Return the parts with the calls of tools, each once.
+
+    LangChain's messages have a call in their content, too, as its provider gave it: of one that was streamed, the arguments
+    are only in ``tool_calls``.
+    """
+    known = {name: call for call in calls if (name := _id_of_call(call))}
+    placed = [known.get(_id_of_call(part), part) for part in parts]
+    return placed + [call for call in calls if call not in placed]
+
+
+def _id_of_call(part: Part) -> str:
+    """Return the id by which a part is known as the call of a tool, an empty text for none."""
+    name = part.get("id") if part["type"] == "tool_call" else None
+    return name if isinstance(name, str) else ""
 
 
 def text_parts(kind: str, text: Any) -> list[Part]:
