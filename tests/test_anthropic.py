@@ -178,6 +178,17 @@ async def test_tries_that_fail_are_retry_events_of_one_run(
     assert all("429" in str(event.error) and event.wait_s > 0 for event in recorded.of("retry"))
 
 
+async def test_a_try_of_a_call_that_handles_an_error_has_its_own(
+    faulty: Client, recorded: Recording, request: pytest.FixtureRequest
+) -> None:
+    try:
+        raise ValueError("the first model is down")
+    except ValueError:
+        await faulty.create(model=f"busy 1 anthropic {request.node.name}")
+    (retried,) = recorded.of("retry")
+    assert isinstance(retried.error, anthropic.RateLimitError)
+
+
 async def test_what_stays_broken_fails_after_the_last_try(faulty: Client, recorded: Recording) -> None:
     with pytest.raises(anthropic.InternalServerError) as caught:
         await faulty.create(model="broken")

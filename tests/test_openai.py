@@ -299,6 +299,17 @@ async def test_tries_that_fail_are_retry_events_of_one_run(
     assert all("429" in str(event.error) and event.wait_s > 0 for event in retries)
 
 
+async def test_a_try_of_a_call_that_handles_an_error_has_its_own(
+    faulty: Client, recorded: Recording, request: pytest.FixtureRequest
+) -> None:
+    try:
+        raise ValueError("the first model is down")
+    except ValueError:
+        await faulty.chat(model=f"busy 1 {request.node.name}")
+    (retried,) = recorded.of("retry")
+    assert isinstance(retried.error, openai.RateLimitError)
+
+
 async def test_what_stays_broken_fails_after_the_last_try(faulty: Client, recorded: Recording) -> None:
     with pytest.raises(openai.InternalServerError) as caught:
         await faulty.chat(model="broken")

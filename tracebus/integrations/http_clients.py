@@ -92,8 +92,9 @@ class Requests:
     def _note_refusal(
         self, should_retry: Callable[..., bool], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> bool:
-        _refused.set(args[0] if args else kwargs.get("response"))
-        return should_retry(*args, **kwargs)
+        retries = should_retry(*args, **kwargs)
+        _refused.set((args[0] if args else kwargs.get("response")) if retries else None)
+        return retries
 
     def _say_retry(self, timeout: Callable[..., float], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
         wait_s = timeout(*args, **kwargs)
@@ -103,8 +104,11 @@ class Requests:
         if run is None or run.status != "open" or run._source not in self._sources:
             return wait_s
         try:
-            attempt = _attempt(client, *args, **kwargs)
-            error = sys.exception() or (None if refused is None else client._make_status_error_from_response(refused))
+            attempt, headers = _attempt(client, *args, **kwargs)
+            if refused is not None and refused.headers is headers:  # what is being handled here may be the app's own
+                error = client._make_status_error_from_response(refused)
+            else:
+                error = sys.exception()
         except Exception as failure:
             warn_once(run._source, "reading a retry", failure)
         else:
@@ -127,10 +131,10 @@ def _call_of(endpoint: Endpoint, options: Any, server: Mapping[str, Any]) -> Mod
     return PartOfCall(outer, endpoint.inputs(body), endpoint.answer()) if takes_parts else None
 
 
-def _attempt(client: Any, remaining_retries: int, options: Any, *_: Any, **__: Any) -> int:
-    """Return which try of the same request this is, 1-based."""
+def _attempt(client: Any, remaining_retries: int, options: Any, response_headers: Any = None, *_: Any) -> tuple[int, Any]:
+    """Return which try of the same request this is, 1-based, and the headers of its answer, None where there was none."""
     most: int = options.get_max_retries(client.max_retries)
-    return most - remaining_retries + 1
+    return most - remaining_retries + 1, response_headers
 
 
 def _followed(result: Any, call: ModelCall | PartOfCall, streams: bool) -> Any:
