@@ -125,6 +125,20 @@ async def test_a_response_is_a_run(faulty: Client, recorded: Recording) -> None:
     ]
 
 
+async def test_what_tools_of_any_kind_return_is_the_tools(faulty: Client, recorded: Recording) -> None:
+    history = [
+        {"type": "custom_tool_call", "call_id": "1", "name": "code", "input": "1 + 1"},
+        {"type": "custom_tool_call_output", "call_id": "1", "output": "2"},
+        {"type": "local_shell_call_output", "id": "2", "output": "found"},
+    ]
+    await faulty.call("responses.create", model="any", input=history)
+    assert recorded.events[0].messages == [
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "name": "code", "arguments": "1 + 1"}]},
+        {"role": "tool", "content": "2", "tool_call_id": "1"},
+        {"role": "tool", "content": "found", "tool_call_id": "2"},
+    ]
+
+
 async def test_a_response_to_a_text_is_a_run(mock: Client, recorded: Recording) -> None:
     result = await mock.call("responses.create", model="any", input="hello")
     assert recorded.run("openai.responses").output == result.output_text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from ...runs import Usage
 from ..model_calls import Record, arguments_of, message
@@ -31,12 +31,19 @@ def _messages(instructions: Any, given: Any) -> Iterator[dict[str, Any]]:
 def _message(item: Any) -> dict[str, Any]:
     if not isinstance(item, Mapping):
         return {"role": "user", "content": item}
-    if item.get("type") == "function_call":
-        call = {"id": item.get("call_id"), "name": item.get("name"), "arguments": arguments_of(item.get("arguments"))}
+    if "role" in item:
+        return dict(item)
+    kind = str(item.get("type"))
+    if kind in _CALLS:
+        call = {"id": item.get("call_id"), "name": item.get("name"), "arguments": arguments_of(item.get(_CALLS[kind]))}
         return {"role": "assistant", "content": None, "tool_calls": [call]}
-    if item.get("type") == "function_call_output":
-        return {"role": "tool", "content": item.get("output"), "tool_call_id": item.get("call_id")}
-    return dict(item) if "role" in item else {"role": "assistant", "content": [item]}
+    if kind.endswith("_call_output"):  # a function's, a custom tool's, a shell's and more
+        return {"role": "tool", "content": item.get("output"), "tool_call_id": item.get("call_id") or item.get("id")}
+    return {"role": "assistant", "content": [item]}
+
+
+_CALLS: Final = {"function_call": "arguments", "custom_tool_call": "input"}
+"""The items that are calls of the app's own tools, and under which name they have what they call them with."""
 
 
 def _usage(usage: Any) -> Usage | None:
@@ -154,8 +161,8 @@ def _contents(item: Any) -> Iterator[tuple[str, Any]]:
     if item.type == "message":
         for part in item.content:
             yield ("refusal", part.refusal) if part.type == "refusal" else ("text", part.text)
-    elif item.type in ("function_call", "custom_tool_call"):
-        arguments = item.arguments if item.type == "function_call" else item.input
+    elif item.type in _CALLS:
+        arguments = getattr(item, _CALLS[item.type])
         yield "tool_calls", {"id": item.call_id, "name": item.name, "arguments": arguments_of(arguments)}
     elif item.type == "reasoning":
         for summary in item.summary or ():
