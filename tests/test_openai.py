@@ -2,6 +2,7 @@
 
 import gc
 import inspect
+import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -13,6 +14,8 @@ from any_client import AnyClient, closed, entered, first, items, read, the
 
 from tracebus import Usage, current_run, scope, trace, traced
 from tracebus.integrations import openai as integration
+from tracebus.integrations.model_calls import Record
+from tracebus.integrations.openai.responses import ResponsesAnswer
 from tracebus.testing import Recording
 
 pytest_plugins = ["providers"]
@@ -109,6 +112,7 @@ async def test_a_response_is_a_run(faulty: Client, recorded: Recording) -> None:
     ]
     result = await faulty.call("responses.create", model="any", instructions="Be kind.", input=history)
     run = recorded.run("openai.responses")
+    assert run.metadata["finish_reasons"] == ["tool_calls"]
     assert (run.kind, run.status, run.model, run.usage) == ("chat_model", "ok", result.model, FULL_USAGE)
     call = {"id": "call-1", "name": "look", "arguments": {"up": True}}
     assert run.output == {
@@ -123,6 +127,29 @@ async def test_a_response_is_a_run(faulty: Client, recorded: Recording) -> None:
         {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "name": "look", "arguments": {}}]},
         {"role": "tool", "content": "nothing", "tool_call_id": "1"},
     ]
+
+
+SAID = {"type": "message", "content": [{"type": "output_text", "text": "Hel"}]}
+CALLED = {"type": "function_call", "call_id": "1", "name": "look", "arguments": "{}"}
+CUT_OFF = {"incomplete_details": {"reason": "max_output_tokens"}}
+
+
+@pytest.mark.parametrize(
+    ("told", "reasons"),
+    [
+        ({"status": "completed", "output": [SAID]}, ["stop"]),
+        ({"status": "completed", "output": [SAID, CALLED]}, ["tool_calls"]),
+        ({"status": "incomplete", "output": [SAID], **CUT_OFF}, ["max_output_tokens"]),
+        ({"status": "incomplete", "output": [SAID], "incomplete_details": None}, ["incomplete"]),
+        ({"status": "failed", "output": []}, ["failed"]),
+        ({"status": "in_progress", "output": []}, []),
+        ({"status": "queued", "output": []}, []),
+    ],
+)
+def test_why_a_response_ended_is_known(told: dict[str, Any], reasons: list[str]) -> None:
+    answer = ResponsesAnswer()
+    answer.read(json.loads(json.dumps({"id": "r-1", "model": "m", **told}), object_hook=Record))
+    assert answer.metadata() == {"response_id": "r-1", "finish_reasons": reasons}
 
 
 async def test_what_tools_of_any_kind_return_is_the_tools(faulty: Client, recorded: Recording) -> None:

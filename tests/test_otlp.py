@@ -28,7 +28,7 @@ from tracebus.integrations import openai as client_integration
 from tracebus.integrations import opentelemetry as opentelemetry_bridge
 from tracebus.integrations.opentelemetry import RunSpanProcessor
 from tracebus.outputs.otlp import Exporting, export
-from tracebus.outputs.otlp.messages import messages_of
+from tracebus.outputs.otlp.messages import answers_of, messages_of
 from tracebus.outputs.otlp.semconv import GEN_AI, METRICS, OPENINFERENCE
 from tracebus.propagation import extract
 from tracebus.redaction import MASK, Redactor
@@ -586,6 +586,23 @@ def test_messages_of_every_form_become_the_same_parts(given, role, parts):
     wanted = {"role": role, "parts": parts}
     (message,) = messages_of([given])
     assert message == wanted
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ("stop", "stop"),
+        ("tool_calls", "tool_call"),
+        ("end_turn", "stop"),
+        ("max_output_tokens", "length"),
+        ("content_filter", "content_filter"),
+        ("failed", "error"),
+        ("new", "new"),
+    ],
+)
+def test_why_a_model_stopped_is_said_in_the_convention_s_words(told, reason):
+    (answer,) = answers_of("Hel", [told], "ok")
+    assert answer["finish_reason"] == reason
 
 
 def test_tool_calls_and_results_are_flattened_for_openinference(exported):

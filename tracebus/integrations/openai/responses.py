@@ -70,7 +70,7 @@ class ResponsesAnswer:
         self.model: str | None = None
         self.usage: Usage | None = None
         self._id: str | None = None
-        self._status: str | None = None
+        self._reason: str | None = None
         self._items: dict[int, Any] = {}
 
     def add(self, event: Any) -> str | None:
@@ -82,9 +82,16 @@ class ResponsesAnswer:
         """Take in a response, finished or not."""
         self.model, self._id = result.model, result.id
         self.usage = _usage(result.usage)
-        self._status = result.status
         if result.output:
             self._items = dict(enumerate(result.output))
+        self._reason = self._reason_of(result)
+
+    def _reason_of(self, result: Any) -> str | None:
+        """Return why a response ended, None while it has not; of a complete one this API does not say it: as chats would."""
+        if result.status == "completed":
+            return "tool_calls" if any(item.type in _CALLS for item in self._items.values()) else "stop"
+        reason = getattr(getattr(result, "incomplete_details", None), "reason", None)
+        return reason or (None if result.status in ("in_progress", "queued") else result.status)
 
     def _add_response(self, event: Any) -> None:
         self.read(event.response)
@@ -131,9 +138,8 @@ class ResponsesAnswer:
         )
 
     def metadata(self) -> dict[str, Any]:
-        """Return the response's id and its status, which is what this API says of why it ended."""
-        reasons = [self._status] if self._status and self._status != "in_progress" else []
-        return {"response_id": self._id, "finish_reasons": reasons}
+        """Return the response's id and why it ended."""
+        return {"response_id": self._id, "finish_reasons": [self._reason] if self._reason else []}
 
 
 class _Part:

@@ -25,6 +25,7 @@ _FINISHED: Final = {
     "end_turn": "stop",
     "stop_sequence": "stop",
     "completed": "stop",
+    "failed": "error",
     "max_tokens": "length",
     "max_output_tokens": "length",
 }
