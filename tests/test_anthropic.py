@@ -103,7 +103,7 @@ async def test_a_tool_is_used_and_answered(mock: Client, recorded: Recording) ->
 
 
 async def test_keys_are_not_recorded(faulty: Client, recorded: Recording) -> None:
-    await faulty.create(extra_headers={"x-token": "canary-2"})
+    await faulty.create(extra_headers={"x-token": "canary-2"}, extra_query={"key": "canary-3"})
     run = recorded.run("anthropic.messages")
     assert "canary" not in repr((run.inputs, run.output, run.metadata))
 

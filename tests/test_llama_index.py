@@ -44,6 +44,12 @@ def test_a_chat_is_one_run_however_the_model_does_it(llm: MockLLM, recorded: Rec
     assert recorded.events[0].messages == [{"role": "user", "content": "one two three"}]
 
 
+def test_headers_of_a_request_are_not_recorded(llm: MockLLM, recorded: Recording) -> None:
+    llm.chat(HELLO, extra_headers={"x-token": "canary"}, extra_query={"key": "canary"}, temperature=0.5)
+    inputs = recorded.run("MockLLM.chat").inputs
+    assert ("canary" in repr(inputs), inputs["temperature"]) == (False, 0.5)
+
+
 def test_a_completion_is_a_run_of_a_text_model(llm: MockLLM, recorded: Recording) -> None:
     llm.complete("one two three")
     run = recorded.run("MockLLM.complete")

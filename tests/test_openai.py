@@ -16,6 +16,7 @@ from tracebus import Usage, current_run, scope, trace, traced
 from tracebus.integrations import openai as integration
 from tracebus.integrations.model_calls import Record
 from tracebus.integrations.openai.responses import ResponsesAnswer
+from tracebus.redaction import MASK
 from tracebus.testing import Recording
 
 pytest_plugins = ["providers"]
@@ -193,10 +194,18 @@ async def test_what_is_no_model_call_makes_no_run(faulty: Client, recorded: Reco
 
 
 async def test_keys_are_not_recorded(faulty: Client, recorded: Recording) -> None:
-    await faulty.chat(extra_headers={"x-token": "canary-2"}, extra_body={"extra": 1})
+    await faulty.chat(extra_headers={"x-token": "canary-2"}, extra_query={"key": "canary-3"}, extra_body={"extra": 1})
     run = recorded.run("openai.chat")
     assert "canary" not in repr((run.inputs, run.output, run.metadata))
     assert run.inputs["extra"] == 1
+
+
+async def test_the_headers_for_a_tool_are_masked(faulty: Client, recorded: Recording) -> None:
+    tool = {"type": "mcp", "server_label": "docs", "server_url": "https://host/", "headers": {"X-Tenant": "canary"}}
+    await faulty.call("responses.create", model="any", input="hello", tools=[tool, {"type": "web_search"}])
+    masked = {**tool, "headers": {"X-Tenant": MASK}}
+    assert recorded.run("openai.responses").inputs["tools"] == [masked, {"type": "web_search"}]
+    assert tool["headers"] == {"X-Tenant": "canary"}  # which the app goes on with
 
 
 # -- streams -----------------------------------------------------------------------------------------------------------

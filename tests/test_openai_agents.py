@@ -11,6 +11,7 @@ from agents import (
     Runner,
     custom_span,
     function_tool,
+    generation_span,
     set_trace_processors,
     trace,
 )
@@ -129,6 +130,14 @@ def test_spans_of_the_apps_own_are_steps_and_current(recorded: Recording) -> Non
         assert current_run().name == "step"
     assert recorded.tree() == "flow workflow ok\n  step chain ok"
     assert recorded.run("step").inputs == {"a": 1}
+
+
+def test_headers_of_a_request_are_not_recorded(recorded: Recording) -> None:
+    asked = {"temperature": 0.5, "extra_headers": {"x-token": "canary"}, "extra_query": {"key": "canary"}}
+    with trace("flow"), generation_span([{"role": "user", "content": "hello"}], model="m-1", model_config=asked):
+        pass
+    inputs = recorded.run("generation").inputs
+    assert ("canary" in repr(inputs), inputs["temperature"]) == (False, 0.5)
 
 
 @traced

@@ -154,10 +154,13 @@ async def test_a_cancelled_stream_is_cancelled_where_the_client_is_traced(
 
 
 def test_keys_are_not_recorded(mock_service: str, recorded: Recording, ended: Callable) -> None:
-    litellm.completion(**openai_of(mock_service))
-    ended()
-    (run,) = recorded.runs
-    assert "canary" not in repr((run.inputs, run.output, run.metadata))
+    beside = {"extra_headers": {"x-token": "canary-2"}, "extra_query": {"key": "canary-3"}}
+    litellm.completion(**openai_of(mock_service), **beside)
+    tool = {"type": "mcp", "server_label": "docs", "server_url": "https://host/", "headers": {"X-Tenant": "canary-4"}}
+    litellm.responses(model="openai/any", input="hello", tools=[tool], api_base=f"{mock_service}/v1", api_key="sk-canary")
+    ended(2)
+    for run in recorded.runs:
+        assert "canary" not in repr((run.inputs, run.output, run.metadata))
 
 
 def test_uninstall_leaves_nothing_behind(mock_service: str, recorded: Recording) -> None:

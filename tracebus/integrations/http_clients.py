@@ -19,7 +19,7 @@ from ..signals import bus, retry
 from ..sources import LibrarySource
 from ..streams import step_async_generator, step_generator
 from ..tracing import say
-from .model_calls import Answer, AnswerLife, ModelCall, PartOfCall, outer_call, server_of, warn_once
+from .model_calls import Answer, AnswerLife, ModelCall, PartOfCall, outer_call, server_of, warn_once, without_headers
 from .patching import Point
 
 __all__ = ["Endpoint", "Requests"]
@@ -122,7 +122,7 @@ _refused: ContextVar[Any] = ContextVar("tracebus_refused", default=None)
 
 def _call_of(endpoint: Endpoint, options: Any, server: Mapping[str, Any]) -> ModelCall | PartOfCall | None:
     given = {**options.json_data, **(options.extra_json or {})}
-    body = {name: value for name, value in given.items() if type(value).__name__ not in _NOT_GIVEN}
+    body = without_headers({name: value for name, value in given.items() if type(value).__name__ not in _NOT_GIVEN})
     outer = outer_call(endpoint.source.kind, body)
     if outer is None:
         return ModelCall(endpoint.source, endpoint.inputs(body), endpoint.answer(), server)

@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from ..sources import Reporter
-from .model_calls import Answer, expect_part, read_answer, server_of
+from .model_calls import Answer, expect_part, read_answer, server_of, without_headers
 from .openai.chat import ChatAnswer
 from .openai.responses import ResponsesAnswer
 from .openai.texts import CompletionsAnswer, EmbeddingsAnswer
@@ -110,7 +110,7 @@ def _inputs(kwargs: dict[str, Any], messages: Any) -> dict[str, Any]:
     parameters = kwargs.get("optional_params") or {}
     name = {"embedding": "input", "text_completion": "prompt"}.get(_name_of(kwargs), "messages")
     given = {name: kwargs.get("input") if name == "input" else messages, "model": kwargs.get("model"), **parameters}
-    return {key: value for key, value in given.items() if key != "extra_body" or value}
+    return {key: value for key, value in without_headers(given).items() if key != "extra_body" or value}
 
 
 def _first_token_s(kwargs: dict[str, Any]) -> float | None:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from ..families import MODEL_KINDS
 from ..runs import Run, Usage
 from ..sources import Reporter
-from .model_calls import arguments_of, expect_part, message
+from .model_calls import arguments_of, expect_part, message, without_headers
 from .openai.chat import chat_usage
 from .patching import import_library
 
@@ -174,6 +174,8 @@ def _is_same_call(kind: str, outer: Run | None) -> bool:
 def _inputs(kind: str, bound: BoundArguments) -> dict[str, Any]:
     given = {name: value for name, value in bound.arguments.items() if name not in ("self", "kwargs")}
     given.update(bound.arguments.get("kwargs") or {})
+    if kind in (*MODEL_KINDS, "embedding"):
+        given = without_headers(given)
     if kind == "chat_model" and "messages" in given:
         given["messages"] = [_message(one) for one in given["messages"] or ()]
     return given

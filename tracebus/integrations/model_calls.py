@@ -5,10 +5,11 @@ What a client's requests and answers look like is in the modules about the clien
 Each call is one run, however many libraries it goes through: see ``outer_call``.
 
 **What is recorded.** ``inputs`` are the fields of the request's body, never its headers: ``messages`` (or ``prompts``), as
-dicts with ``role`` and ``content``, and the parameters. ``output`` is the answer's text; where there is more than text, the
-message as a dict: ``role``, ``content`` (the text, or None) and, where there are any, ``tool_calls`` (dicts with ``id``,
-``name`` and ``arguments``), ``reasoning`` and ``refusal``. Several choices are a list of those. ``metadata`` gets
-``server_address`` and ``server_port``, then ``response_id`` and ``finish_reasons``.
+dicts with ``role`` and ``content``, and the parameters. Of the headers that a provider is to send to a tool, the values are
+masked. ``output`` is the answer's text; where there is more than text, the message as a dict: ``role``, ``content`` (the text,
+or None) and, where there are any, ``tool_calls`` (dicts with ``id``, ``name`` and ``arguments``), ``reasoning`` and
+``refusal``. Several choices are a list of those. ``metadata`` gets ``server_address`` and ``server_port``, then
+``response_id`` and ``finish_reasons``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from urllib.parse import urlsplit
 
 from ..counts import Throttle
 from ..families import MODEL_KINDS, SYNC, Colour, Pending
+from ..redaction import MASK
 from ..runs import Run, Usage, current_run, is_inside
 from ..sources import LibrarySource, calling_run
 from ..streams import TracedLife
@@ -38,6 +40,7 @@ __all__ = [
     "one_or_all",
     "outer_call",
     "server_of",
+    "without_headers",
 ]
 
 _warnings: Final = Throttle()
@@ -300,6 +303,24 @@ def settle_answer(run: Run, answer: Answer) -> None:
         run.metadata.update((name, value) for name, value in answer.metadata().items() if value)
     except Exception as error:
         warn_once(run._source, "putting together an answer", error)
+
+
+_BESIDE_BODY: Final = ("extra_headers", "extra_query")
+
+
+def without_headers(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what may be recorded of a request's parameters: keys are in headers of any name, so that none is recognised."""
+    kept = {name: value for name, value in parameters.items() if name not in _BESIDE_BODY}
+    if isinstance(tools := kept.get("tools"), list):
+        kept["tools"] = [_masked(tool) if isinstance(tool, Mapping) and tool.get("headers") else tool for tool in tools]
+    if isinstance(body := kept.get("extra_body"), Mapping):
+        kept["extra_body"] = without_headers(body)
+    return kept
+
+
+def _masked(tool: Mapping[str, Any]) -> dict[str, Any]:
+    headers = tool["headers"]
+    return {**tool, "headers": dict.fromkeys(headers, MASK) if isinstance(headers, Mapping) else MASK}
 
 
 _PORTS: Final = {"https": 443, "http": 80}

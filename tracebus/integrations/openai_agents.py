@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from ..runs import Usage
 from ..sources import Reporter
-from .model_calls import Record, arguments_of, message, one_or_all
+from .model_calls import Record, arguments_of, message, one_or_all, without_headers
 from .openai.responses import ResponsesAnswer, responses_inputs
 from .patching import import_library
 
@@ -102,7 +102,7 @@ def _inputs(data: Any) -> Any:
         return None if given is None else responses_inputs({"input": given, **_parameters(data.response)})
     if data.type == "generation":
         parameters = {name: value for name, value in (data.model_config or {}).items() if value is not None}
-        return None if given is None else {"messages": list(given), "model": data.model, **parameters}
+        return None if given is None else {"messages": list(given), "model": data.model, **without_headers(parameters)}
     if data.type == "handoff":
         return {"from": data.from_agent, "to": data.to_agent}
     if data.type == "agent":
