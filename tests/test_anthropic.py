@@ -6,6 +6,7 @@ from typing import Any
 
 import anthropic
 import anyio
+import pydantic
 import pytest
 from any_client import AnyClient, closed, entered, first, read, the
 
@@ -77,6 +78,20 @@ async def test_cached_tokens_are_a_part_of_the_input(faulty: Client, recorded: R
     assert (run.metadata["response_id"], run.metadata["finish_reasons"]) == ("msg-1", ["tool_use"])
     address, port = faulty.client.base_url.host, faulty.client.base_url.port
     assert (run.metadata["server_address"], run.metadata["server_port"]) == (address, port)
+
+
+class Point(pydantic.BaseModel):
+    x: int
+    y: int
+
+
+async def test_an_answer_that_cannot_be_parsed_is_known(faulty: Client, recorded: Recording) -> None:
+    ask: Any = {"model": "any", "messages": HELLO, "max_tokens": 64, "output_format": Point}
+    with pytest.raises(pydantic.ValidationError) as caught:
+        await faulty.call("messages.parse", **ask)
+    run = recorded.run("anthropic.messages")
+    assert (run.status, run.error, run.output, run.model) == ("error", caught.value, MESSAGE, "model-2026")
+    assert run.usage.output_tokens == 9
 
 
 async def test_plain_text_is_the_output(mock: Client, recorded: Recording) -> None:

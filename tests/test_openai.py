@@ -105,6 +105,32 @@ async def test_structured_output_is_parsed_as_ever(mock: Client, recorded: Recor
     assert run.inputs["response_format"]["json_schema"]["name"] == "Point"
 
 
+@pytest.mark.parametrize(
+    ("path", "ask"),
+    [
+        ("chat.completions.parse", {"messages": HELLO, "response_format": Point}),
+        ("responses.parse", {"input": "hello", "text_format": Point}),
+    ],
+)
+async def test_an_answer_that_cannot_be_parsed_is_known(
+    path: str, ask: dict[str, Any], faulty: Client, recorded: Recording
+) -> None:
+    with pytest.raises(pydantic.ValidationError) as caught:
+        await faulty.call(path, model="any", **ask)
+    (run,) = recorded.runs
+    assert (run.status, run.error, run.usage, run.model) == ("error", caught.value, FULL_USAGE, "model-2026")
+    assert (run.output if isinstance(run.output, str) else run.output["content"]) == "Hello world"
+
+
+async def test_a_raw_answer_that_cannot_be_parsed_is_read_once(faulty: Client, recorded: Recording) -> None:
+    ask: Any = {"model": "any", "messages": HELLO, "response_format": Point}
+    async with entered(faulty.client.chat.completions.with_streaming_response.parse(**ask)) as raw:
+        with pytest.raises(pydantic.ValidationError):
+            await the(raw.parse())
+    run = recorded.run("openai.chat")
+    assert (run.status, run.output, run.usage) == ("ok", "Hello world", FULL_USAGE)
+
+
 async def test_a_response_is_a_run(faulty: Client, recorded: Recording) -> None:
     history = [
         {"role": "user", "content": "look"},

@@ -64,6 +64,7 @@ class Requests:
         call = self._call(client, args, kwargs)
         if call is None:
             return request(*args, **kwargs)
+        args, kwargs = _parsing_heard(call, args, kwargs)
         with call:
             return _followed(request(*args, **kwargs), call, bool(kwargs.get("stream")))
 
@@ -73,13 +74,14 @@ class Requests:
         call = self._call(client, args, kwargs)
         if call is None:
             return await request(*args, **kwargs)
+        args, kwargs = _parsing_heard(call, args, kwargs)
         async with call:
             return _followed(await request(*args, **kwargs), call, bool(kwargs.get("stream")))
 
     def _call(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelCall | PartOfCall | None:
         if not bus.live and get_current() is None:
             return None
-        options = kwargs["options"] if "options" in kwargs else args[1]
+        options = _options_of(args, kwargs)
         endpoint = self._endpoints.get(options.url.partition("?")[0])
         if endpoint is None or options.method.lower() != "post":
             return None
@@ -129,6 +131,31 @@ def _call_of(endpoint: Endpoint, options: Any, server: Mapping[str, Any]) -> Mod
     outer.run.metadata.update(server)
     takes_parts = isinstance(outer.run._source, LibrarySource) and outer.run._source.takes_parts
     return PartOfCall(outer, endpoint.inputs(body), endpoint.answer()) if takes_parts else None
+
+
+def _options_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    return kwargs["options"] if "options" in kwargs else args[1]
+
+
+def _parsing_heard(
+    call: ModelCall | PartOfCall, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a request, such that an answer is heard also when it is paid for and cannot be parsed."""
+    options = _options_of(args, kwargs)
+    parse = getattr(options, "post_parser", None)
+    if not callable(parse):
+        return args, kwargs
+
+    def parse_or_hear(answer: Any) -> Any:
+        try:
+            return parse(answer)
+        except Exception:
+            call.heard(answer)
+            raise
+
+    options = copy.copy(options)  # the app's own, when it calls request() itself
+    options.post_parser = parse_or_hear
+    return (args, {**kwargs, "options": options}) if "options" in kwargs else ((args[0], options, *args[2:]), kwargs)
 
 
 def _attempt(client: Any, remaining_retries: int, options: Any, response_headers: Any = None, *_: Any) -> tuple[int, Any]:

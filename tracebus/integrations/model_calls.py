@@ -110,7 +110,7 @@ class Answer(Protocol):
         """Take in a chunk of a stream; return the text in it that is new."""
 
     def read(self, result: Any, /) -> None:
-        """Take in a whole answer: the client's own object, or a ``Record`` of the JSON it would be made of."""
+        """Take in a whole answer, again or not: the client's own object, or a ``Record`` of the JSON it would be made of."""
 
     def output(self) -> Any:
         """Return what was answered so far; None when that is nothing."""
@@ -201,8 +201,7 @@ class AnswerLife(TracedLife):
     def _set_output(self) -> Run:
         run = self.run
         assert run is not None
-        if run.status == "open":
-            settle_answer(run, self._answer)
+        settle_answer(run, self._answer)
         return run
 
 
@@ -297,7 +296,9 @@ def read_answer(run: Run, answer: Answer, result: Any) -> None:
 
 
 def settle_answer(run: Run, answer: Answer) -> None:
-    """Put into the run what is known of the answer."""
+    """Put into the run what is known of the answer, unless it has ended."""
+    if run.status != "open":
+        return
     try:
         run.output, run.usage, run.model = answer.output(), answer.usage, answer.model or run.model
         run.metadata.update((name, value) for name, value in answer.metadata().items() if value)

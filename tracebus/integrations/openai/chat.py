@@ -91,6 +91,7 @@ class ChatAnswer:
         """Take in a chat completion."""
         self.model, self._id = result.model, result.id
         self.usage = chat_usage(result.usage)
+        self._choices = {}
         for choice in result.choices or ():
             self._add(choice.index, choice.message, choice.finish_reason)
 

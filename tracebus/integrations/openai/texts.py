@@ -42,6 +42,7 @@ class CompletionsAnswer:
 
     def read(self, result: Any) -> None:
         """Take in a completion."""
+        self._texts, self._reasons = {}, {}
         self.add(result)
 
     def output(self) -> Any:
@@ -67,7 +68,7 @@ class EmbeddingsAnswer:
     def read(self, result: Any) -> None:
         """Take in the vectors."""
         self.model, self.usage = result.model, chat_usage(result.usage)
-        self._vectors = [item["embedding"] if isinstance(item, dict) else item.embedding for item in result.data]
+        self._vectors = [item["embedding"] if isinstance(item, dict) else item.embedding for item in result.data or ()]
 
     def output(self) -> Any:
         """Return ``count`` and ``dimensions``; those are unknown where the app has asked for vectors in base64."""
