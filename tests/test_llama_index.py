@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from llama_index.core import Document, MockEmbedding, Settings, VectorStoreIndex
 from llama_index.core.instrumentation import get_dispatcher
-from llama_index.core.llms import ChatMessage, CustomLLM, LLMMetadata, MockLLM
+from llama_index.core.llms import ChatMessage, CompletionResponse, CustomLLM, LLMMetadata, MockLLM
 from llama_index.core.llms.callbacks import llm_completion_callback
 from llama_index.core.tools import FunctionTool
 
@@ -88,6 +88,47 @@ class Broken(CustomLLM):
     @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
         raise ValueError("out of order")
+
+
+class Local(CustomLLM):
+    """Knows no async, as models that run in the process: its base class makes that of what is sync."""
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        return LLMMetadata(model_name="local")
+
+    @llm_completion_callback()
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
+        return CompletionResponse(text="a b")
+
+    @llm_completion_callback()
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
+        def stream() -> Iterator[CompletionResponse]:
+            yield CompletionResponse(text="a ", delta="a ")
+            yield CompletionResponse(text="a b", delta="b")
+
+        return stream()
+
+
+@pytest.mark.parametrize(("method", "asked"), [("astream_chat", HELLO), ("astream_complete", "one two three")])
+async def test_an_async_stream_of_a_sync_model_is_one_run(method: str, asked: Any, recorded: Recording) -> None:
+    llm = Local()
+    stream = await getattr(llm, method)(asked)
+    assert [item.delta async for item in stream] == ["a ", "b"]
+    (run,) = recorded.runs
+    assert (run.name, run.status, run.output, recorded.tokens) == (f"Local.{method}", "ok", "a b", ["a ", "b"])
+    assert (integration._runs.skipped, integration._runs._unread) == ({}, {})
+
+
+async def test_streams_beside_each_other_are_runs_of_their_own(recorded: Recording) -> None:
+    llm = Local()
+    one, other = await llm.astream_chat(HELLO), await llm.astream_chat(HELLO)
+    own = llm.stream_chat([ChatMessage(role="user", content="four")])
+    assert [item.delta async for item in one] == [item.delta async for item in other] == [item.delta for item in own]
+    assert [run.name for run in recorded.runs] == ["Local.astream_chat", "Local.astream_chat", "Local.stream_chat"]
+    assert {(run.status, run.output) for run in recorded.runs} == {("ok", "a b")}
+    list(llm.stream_chat(HELLO))
+    assert len(recorded.runs) == 4
 
 
 def test_an_error_ends_the_run_and_reaches_the_app(recorded: Recording) -> None:

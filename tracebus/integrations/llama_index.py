@@ -13,7 +13,7 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator, Mapping
 from inspect import BoundArguments, isasyncgen, isgenerator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ..families import MODEL_KINDS
 from ..runs import Run, Usage
@@ -41,6 +41,21 @@ _KINDS: Final = (
 SKIPPED_KEPT: Final = 10_000
 """How many spans that are no runs are remembered with their parents; they are forgotten when they end."""
 
+UNREAD_KEPT: Final = 10_000
+"""How many streams are remembered that nobody has read from; they are forgotten when somebody does."""
+
+
+class _Unread(NamedTuple):
+    """What is known of an async stream until it is read from."""
+
+    instance: Any
+    method: str
+    asked: Any
+
+    def is_made_of(self, instance: Any, method: str, asked: Any) -> bool:
+        """Tell whether its items are those of this call: models that can stream only in sync code make one of the other."""
+        return self.instance is instance and self.method == f"a{method}" and self.asked is asked
+
 
 class _Runs:
     """What the handlers of spans and of events share."""
@@ -48,12 +63,15 @@ class _Runs:
     def __init__(self) -> None:
         self.reporter = Reporter("llama_index")
         self.skipped: dict[str, str | None] = {}
+        self._unread: dict[str, _Unread] = {}
 
     def start(self, id_: str, bound: BoundArguments, instance: Any, parent: str | None, tags: Any) -> None:
         """Start a run, unless the span is a detail of the one around it."""
         name = id_[:-37]  # "Class.method-" and a UUID
         method = name.rpartition(".")[2]
         kind = _kind_of(instance, method)
+        if kind in MODEL_KINDS and method.startswith("stream_"):
+            parent = self._made_of(instance, method, bound) or parent
         outer = self.reporter.find(self.key_of(parent))
         if _is_detail(method) or _is_same_call(kind, outer):
             if len(self.skipped) < SKIPPED_KEPT:
@@ -69,7 +87,16 @@ class _Runs:
             metadata=tags if isinstance(tags, dict) else None,
         )
 
-    def end(self, id_: str, result: Any) -> None:
+    def _made_of(self, instance: Any, method: str, bound: BoundArguments) -> str | None:
+        """Return the async stream that this call is made for, if any: when that is first read, and outside of its span."""
+        asked = _first_of(bound)
+        made = (key for key, unread in list(self._unread.items()) if unread.is_made_of(instance, method, asked))
+        key = next(made, None)
+        if key is not None:
+            self._unread.pop(key, None)
+        return key
+
+    def end(self, id_: str, bound: BoundArguments, instance: Any, result: Any) -> None:
         """End a run; one of a model whose answer is streamed goes on."""
         if id_ in self.skipped:
             del self.skipped[id_]
@@ -79,6 +106,8 @@ class _Runs:
             return
         if run.kind in MODEL_KINDS and (isgenerator(result) or isasyncgen(result)):
             expect_part(run, _asked(run))  # the request is made when the stream is first read, outside of the span
+            if isasyncgen(result) and len(self._unread) < UNREAD_KEPT:
+                self._unread[id_] = _Unread(instance, id_[:-37].rpartition(".")[2], _first_of(bound))
         else:
             self.reporter.end(id_, **_answer(run.kind, result))
 
@@ -90,6 +119,7 @@ class _Runs:
     def hear(self, event: Any) -> None:
         """Hear what a model streams, and when it has ended."""
         name, key = event.class_name(), event.span_id
+        self._unread.pop(key, None)
         run = self.reporter.find(key)
         if run is None or run.status != "open":
             return
@@ -133,7 +163,7 @@ class _SpanHandler:
 
     def span_exit(self, id_: str, bound_args: Any, instance: Any = None, result: Any = None, **kwargs: Any) -> None:
         """End it."""
-        _runs.end(id_, result)
+        _runs.end(id_, bound_args, instance, result)
 
     def span_drop(
         self, id_: str, bound_args: Any, instance: Any = None, err: BaseException | None = None, **kwargs: Any
@@ -158,6 +188,11 @@ class _EventHandler:
 def _kind_of(instance: Any, method: str) -> str:
     bases = {base.__name__ for base in type(instance).__mro__}
     return next((kind for base, kind, methods in _KINDS if base in bases and (not methods or method in methods)), "chain")
+
+
+def _first_of(bound: BoundArguments) -> Any:
+    """Return the messages or the prompt that a model is asked with."""
+    return bound.arguments.get("messages", bound.arguments.get("prompt"))
 
 
 def _is_detail(method: str) -> bool:
