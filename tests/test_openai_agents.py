@@ -18,7 +18,7 @@ from agents import (
 from agents.run import RunConfig
 from agents.tracing import get_trace_provider
 
-from tracebus import current_run, traced
+from tracebus import Usage, current_run, traced
 from tracebus.integrations import openai as client_integration
 from tracebus.integrations import openai_agents as integration
 from tracebus.testing import Recording
@@ -107,6 +107,22 @@ async def test_tokens_are_those_of_the_client(
     assert (run.status, run.output) == ("ok", "Hi there, how are you doing today?")
     assert "".join(recorded.tokens) == (run.output if client_traced else "")
     assert (run.first_token_s is not None) == client_traced
+
+
+async def test_the_model_that_answered_and_what_it_used_are_what_the_client_was_told(
+    client_traced: bool, faulty_service: str, recorded: Recording
+) -> None:
+    async with openai.AsyncOpenAI(base_url=f"{faulty_service}/v1", api_key="k") as client:
+        await Runner.run(Agent(name="Meteo", model=OpenAIChatCompletionsModel("any", client)), "hello")
+    run = recorded.run("generation")
+    told = ("model-2026", Usage(10, 4, 14, cached_tokens=6, reasoning_tokens=3))
+    assert (run.model, run.usage) == (told if client_traced else ("any", Usage(10, 4)))
+
+
+def test_no_usage_is_not_a_usage_of_nothing(recorded: Recording) -> None:
+    with trace("flow"), generation_span(model="m-1", usage={"requests": 1, "input_tokens": 0, "output_tokens": 0}):
+        pass
+    assert recorded.run("generation").usage is None
 
 
 async def test_the_group_of_a_trace_is_the_session(client: openai.AsyncOpenAI, recorded: Recording) -> None:

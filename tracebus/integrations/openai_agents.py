@@ -74,6 +74,8 @@ class _Processor:
             return
         run.inputs = _inputs(data) or run.inputs
         told = _told(data)
+        if run.usage is not None:  # the client has told it, and of what is in a cache, too
+            told.pop("usage", None)
         if span.error is None:
             self.reporter.end(key, **told)
         else:
@@ -117,7 +119,7 @@ def _parameters(response: Any) -> dict[str, Any]:
 
 
 def _told(data: Any) -> dict[str, Any]:
-    """Return what a span's data holds of output, usage and model at its end."""
+    """Return what a span's data holds of output, usage and the model that answered at its end."""
     if data.type == "response" and data.response is not None:
         answer = ResponsesAnswer()
         answer.read(data.response)
@@ -126,7 +128,6 @@ def _told(data: Any) -> dict[str, Any]:
         return {
             "output": one_or_all([_message(one) for one in data.output or ()]),
             "usage": _usage(data.usage),
-            "model": data.model,
         }
     if data.type == "guardrail":
         return {"output": {"triggered": data.triggered}}
@@ -153,7 +154,10 @@ def _function(function: Any) -> dict[str, Any]:
 
 
 def _usage(usage: Mapping[str, Any] | None) -> Usage | None:
-    return None if not usage else Usage(usage.get("input_tokens"), usage.get("output_tokens"))
+    """Return what was used; agents says that it was nothing where the provider has not said."""
+    if not usage or not (usage.get("input_tokens") or usage.get("output_tokens")):
+        return None
+    return Usage(usage.get("input_tokens"), usage.get("output_tokens"))
 
 
 _processor: Final = _Processor()
