@@ -846,6 +846,8 @@ class Lines:
     def __iter__(self) -> Iterator[str]:
         return iter(["a"])
 
+    def close(self) -> None: ...
+
 
 # -- a subscriber sees the run -----------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence, Set
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar, overload
 
 from .errors import ArgumentError
@@ -418,6 +418,13 @@ def _no_inputs() -> None:
 
 
 def _is_stream(result: Any) -> bool:
-    if isinstance(result, (str, bytes, Mapping, Sequence, Set)):
+    """Tell streams from answers that can be iterated too, such as the models of pydantic, mappings and data sets.
+
+    Not every stream is an iterator: the responses of requests and the event streams of botocore are not. But they are closed.
+    """
+    kind = type(result)
+    if hasattr(kind, "__next__") or hasattr(kind, "__anext__"):
+        return True
+    if hasattr(kind, "__len__"):
         return False
-    return any(hasattr(type(result), name) for name in ("__next__", "__anext__", "__iter__", "__aiter__"))
+    return hasattr(kind, "__aiter__") or (hasattr(kind, "__iter__") and callable(getattr(kind, "close", None)))
