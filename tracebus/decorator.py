@@ -64,9 +64,9 @@ def traced(
     """Make each call of a function a run: of functions, coroutine functions, generators, async generators and methods.
 
     ``callbacks``, ``tags`` and ``metadata`` are for the runs of this function alone, not for those nested in them. With
-    ``stream=True`` the function returns a stream, and the run lasts as long as that. ``token`` makes text of an item of a
-    model's stream (None is no token); without it each ``str`` is one. ``inputs`` is called with the function's arguments
-    and returns what is recorded for them.
+    ``stream=True`` the function returns a stream, and the run lasts until that ends, is closed or raises; what is no stream
+    is the output. ``token`` makes text of an item of a model's stream (None is no token); without it each ``str`` is one.
+    ``inputs`` is called with the function's arguments and returns what is recorded for them.
 
     Raises ArgumentError for an unknown kind or what is no function, SubscriberError for a callback that cannot hear.
     """

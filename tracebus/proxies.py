@@ -1,144 +1,222 @@
 """What stands for a stream that a traced function returned and that is no generator: ``@traced(stream=True)``.
 
-It iterates through the run, and is the original in everything else. How a stream is stepped is in ``streams``.
+It is read through the run, and is the original in all else that can be seen of it, except for ``type()`` and ``is``. How a
+generator is stepped is in ``streams``.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Generator, Iterable
-from typing import Any, Self
+import functools
+import inspect
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, Final
 
-from .families import ASYNC, SYNC
-from .streams import TracedLife, step_async_generator, step_generator
+from . import runs
+from .families import ASYNC, SYNC, Colour, Pending
+from .runs import Run, get_current, leave, set_current
+from .streams import TracedLife
 
 __all__ = ["proxy_of"]
 
 
 class _Proxy:
-    """What is the same for streams of all kinds."""
+    """What is the same for streams of all classes. What Python looks up in the class of a thing is added for each."""
+
+    __slots__ = ("__weakref__", "_tracebus_life", "_tracebus_stream")
+    _tracebus_life: TracedLife
+    _tracebus_stream: Any
 
     def __init__(self, stream: Any, life: TracedLife) -> None:
-        self._tracebus_stream = stream
-        self._tracebus_life = life
-        self._tracebus_steps: Any = None
+        object.__setattr__(self, "_tracebus_stream", stream)
+        object.__setattr__(self, "_tracebus_life", life)
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Pass for the stream that it stands for."""
-        return type(self._tracebus_stream)
+        stream_class: type = self._tracebus_stream.__class__
+        return stream_class
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the stream has under this name."""
-        return getattr(self._tracebus_stream, name)
+        """Return what the stream has under this name; what closes the stream ends the run as well."""
+        value = getattr(self._tracebus_stream, name)
+        return _ending(value, self._tracebus_life) if name in ("close", "aclose") and callable(value) else value
 
-    def close(self) -> Any:
-        """Close the stream as it is closed, at once or with an awaitable; the run ends with it."""
-        result = self._tracebus_stream.close()
-        if isinstance(result, Awaitable):
-            return self._tracebus_closing(result)
-        self._tracebus_life.close_now()
-        self._tracebus_forget()
-        return result
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set it on the stream."""
+        setattr(self._tracebus_stream, name, value)
 
-    def _tracebus_forget(self) -> None:
-        """Close our own generator, which waits at a yield and has nothing left to await."""
-        if isinstance(self._tracebus_steps, AsyncGenerator):
-            try:
-                self._tracebus_steps.aclose().__await__().send(None)
-            except StopIteration:
-                pass
+    def __delattr__(self, name: str) -> None:
+        """Delete it from the stream."""
+        delattr(self._tracebus_stream, name)
 
-    async def _tracebus_closing(self, closing: Awaitable[Any]) -> Any:
-        try:
-            return await closing
-        finally:
-            await self._tracebus_aend()
-
-    async def _tracebus_aend(self) -> None:
-        if self._tracebus_steps is not None:
-            await self._tracebus_steps.aclose()
-        pending = self._tracebus_life.closed()
-        if pending is not None:
-            await pending
+    def _tracebus_of(self, result: Any) -> Any:
+        """Stand for an iterator of the stream, as for the stream."""
+        return self if result is self._tracebus_stream else proxy_of(result, self._tracebus_life)
 
 
-class StreamProxy(_Proxy):
-    """Stands for an iterator that is no generator."""
+def proxy_of(stream: Any, life: TracedLife) -> Any:
+    """Return what stands for a stream, with the ways to read it that it has, and no others."""
+    kind: type = type(stream)
+    return _class_for(kind)(stream, life)
 
-    def __iter__(self) -> Self:
-        """Iterate the stream."""
-        return self
+
+_OUR_OWN: Final = {*vars(_Proxy), "__del__", "__getattribute__", "__init_subclass__", "__new__", "__subclasshook__"}
+"""What is not handed on to the stream."""
+
+
+@functools.lru_cache(maxsize=128)
+def _class_for(kind: type) -> type[_Proxy]:
+    """Make the class of what stands for streams of one class."""
+    ours = vars(_Special)
+    namespace: dict[str, Any] = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
+    namespace["__slots__"] = ()
+    for name in dir(kind):
+        value = getattr(kind, name, "")
+        if name.startswith("__") and name.endswith("__") and name not in _OUR_OWN:
+            if callable(value):
+                namespace[name] = ours[name] if name in ours else _handed_on(name)
+            elif value is None:  # as __hash__ where there is none
+                namespace[name] = None
+    return type(kind.__name__, (_Proxy,), namespace)
+
+
+def _handed_on(name: str) -> Callable[..., Any]:
+    def method(self: _Proxy, *args: Any, **kwargs: Any) -> Any:
+        stream = self._tracebus_stream
+        result = getattr(stream, name)(*args, **kwargs)
+        return self if result is stream else result
+
+    return method
+
+
+class _Special(_Proxy):
+    """The methods of a stream that are more than handed on to it. A class of streams gets those that it has."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Any:
+        """Iterate the stream, through its own iterator when it has one."""
+        return self._tracebus_of(iter(self._tracebus_stream))
+
+    def __aiter__(self) -> Any:
+        """Iterate the stream, through its own iterator when it has one."""
+        return self._tracebus_of(aiter(self._tracebus_stream))
 
     def __next__(self) -> Any:
-        """Return the next item."""
-        if self._tracebus_steps is None:
-            self._tracebus_life.colour = SYNC
-            self._tracebus_steps = step_generator(_from_iterator(self._tracebus_stream), self._tracebus_life)
-        return next(self._tracebus_steps)
+        """Return the next item. A read that raises ends the run; what the stream gives after it is not heard."""
+        stream, life = self._tracebus_stream, self._tracebus_life
+        if life.is_over:
+            return next(stream)
+        with _Step(life, SYNC):
+            try:
+                try:
+                    item = next(stream)
+                except StopIteration:
+                    life.end()
+                    raise
+                if not life.is_over:  # by a close() in another thread
+                    life.item(item)
+                return item
+            except BaseException as error:
+                life.failed(error)
+                raise
 
-    def __enter__(self) -> Self:
+    async def __anext__(self) -> Any:
+        """Return the next item. A read that raises ends the run; what the stream gives after it is not heard."""
+        stream, life = self._tracebus_stream, self._tracebus_life
+        if life.is_over:
+            return await anext(stream)
+        with _Step(life, ASYNC):
+            try:
+                try:
+                    item = await anext(stream)
+                except StopAsyncIteration:
+                    await _heard(life.end())
+                    raise
+                if not life.is_over:  # by a close() in another task
+                    await _heard(life.item(item))
+                return item
+            except GeneratorExit as error:  # destroyed while it awaited: nothing can be awaited any more
+                life.thrown_away(error)
+                raise
+            except BaseException as error:
+                await _heard(life.failed(error))
+                raise
+
+    async def __aenter__(self) -> Any:
         """Enter the stream's own context manager."""
-        self._tracebus_stream.__enter__()
-        return self
+        result = await self._tracebus_stream.__aenter__()
+        return self if result is self._tracebus_stream else result
 
     def __exit__(self, *error: Any) -> Any:
         """Leave the stream's own context manager; the run ends here at the latest."""
-        try:
-            return self._tracebus_stream.__exit__(*error)
-        finally:
-            self._tracebus_life.close_now()
-
-
-class AsyncStreamProxy(_Proxy):
-    """Stands for an async iterator that is no generator."""
-
-    def __aiter__(self) -> Self:
-        """Iterate the stream."""
-        return self
-
-    async def __anext__(self) -> Any:
-        """Return the next item."""
-        if self._tracebus_steps is None:
-            self._tracebus_life.colour = ASYNC
-            steps = _from_async_iterator(self._tracebus_stream)
-            self._tracebus_steps = step_async_generator(steps, self._tracebus_life)
-        return await anext(self._tracebus_steps)
-
-    async def __aenter__(self) -> Self:
-        """Enter the stream's own context manager."""
-        await self._tracebus_stream.__aenter__()
-        return self
+        return _ending(self._tracebus_stream.__exit__, self._tracebus_life)(*error)
 
     async def __aexit__(self, *error: Any) -> Any:
         """Leave the stream's own context manager; the run ends here at the latest."""
+        return await _ending(self._tracebus_stream.__aexit__, self._tracebus_life)(*error)
+
+
+class _Step:
+    """Makes the run of a stream current around one step."""
+
+    __slots__ = ("_life", "_outside")
+
+    def __init__(self, life: TracedLife, colour: Colour) -> None:
+        self._life = life
+        life.colour = colour
+
+    def __enter__(self) -> None:
+        self._outside = get_current()
+        set_current(self._life.inside)
+        if runs.finders is not None:
+            runs.see_again(self._life.inside)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        life = self._life
+        if kind is GeneratorExit and isinstance(life.inside, Run):  # in whose context this happens is not known
+            leave(life.inside, self._outside)
+            return
+        life.inside = get_current()
+        set_current(self._outside)
+        if life.colour is SYNC:
+            life.pause()
+
+
+async def _heard(pending: Pending) -> None:
+    if pending is not None:
+        await pending
+
+
+def _ending(close: Callable[..., Any], life: TracedLife) -> Callable[..., Any]:
+    """Return ``close``, with which the run ends as well: at once, or when what it returns has been awaited."""
+
+    def end_now() -> None:
+        life.colour = SYNC
+        life.close_now()
+        life.pause()
+
+    async def finish(closing: Awaitable[Any]) -> Any:
         try:
-            return await self._tracebus_stream.__aexit__(*error)
+            return await closing
+        except GeneratorExit:  # as above
+            life.close_now()
+            raise
         finally:
-            await self._tracebus_aend()
+            life.colour = ASYNC
+            await _heard(life.closed())
 
-    async def aclose(self) -> Any:
-        """Close the stream, and with it the run."""
-        return await self._tracebus_closing(self._tracebus_stream.aclose())
+    def end(*args: Any, **kwargs: Any) -> Any:
+        result = None
+        try:
+            result = close(*args, **kwargs)
+        finally:
+            if not inspect.isawaitable(result):
+                end_now()
+        return finish(result) if inspect.isawaitable(result) else result
 
+    async def aend(*args: Any, **kwargs: Any) -> Any:
+        return await finish(close(*args, **kwargs))
 
-class EitherStreamProxy(StreamProxy, AsyncStreamProxy):
-    """Stands for a stream that can be read either way."""
-
-
-def proxy_of(stream: Any, life: TracedLife) -> _Proxy:
-    """Return what stands for a stream, with the ways to read it that it has, and no others."""
-    is_async = hasattr(stream, "__aiter__")
-    is_sync = hasattr(stream, "__iter__") or hasattr(stream, "__next__")
-    if is_async and is_sync:
-        return EitherStreamProxy(stream, life)
-    return AsyncStreamProxy(stream, life) if is_async else StreamProxy(stream, life)
-
-
-def _from_iterator(iterable: Iterable[Any]) -> Generator[Any, Any, None]:
-    for item in iterable:  # noqa: UP028  # "yield from" would close the stream with us, and that is its owner's to do
-        yield item
-
-
-async def _from_async_iterator(iterable: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
-    async for item in iterable:
-        yield item
+    return functools.wraps(close)(aend if inspect.iscoroutinefunction(close) else end)

@@ -110,6 +110,11 @@ class TracedLife:
         self._is_text = True
         self._more = 0
 
+    @property
+    def is_over(self) -> bool:
+        """Tell whether the run has ended: nothing is said after that."""
+        return self.run is not None and self.run.status != "open"
+
     def begin(self) -> Pending:
         """Open the run, unless the call that made the stream has."""
         if self.run is not None:
@@ -194,6 +199,7 @@ class TracedLife:
         if self.run is not None and self.run.status == "open":
             try:
                 self.close_now()
+                self.pause()
             except Exception:
                 pass  # raise_error: reported where it was raised; there is nobody here to see it
 
