@@ -7,7 +7,7 @@ import dataclasses
 import gc
 import inspect
 import pickle
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import anyio
@@ -491,3 +491,50 @@ async def test_an_async_context_manager_gives_what_it_gives_and_swallows_what_it
         assert entered == "entered"
         raise Boom
     assert only(heard, LLMEnd).run.status == "closed_early"
+
+
+# -- an async subscriber has heard the end when sync code goes on ------------------------------------------------------
+
+
+def returns() -> None:
+    traced(kind="llm", stream=True)(lambda: 5)()
+
+
+def raises() -> None:
+    with pytest.raises(Boom):
+        traced(kind="llm", stream=True)(boom)()
+
+
+def closes() -> Any:
+    stream = streaming(Closable("a", "b"))
+    next(stream)
+    stream.close()
+    return stream
+
+
+def leaves() -> None:
+    with streaming(Closable("a")):
+        pass
+
+
+def breaks() -> None:
+    for _ in streaming(Lines("a", "b")):
+        break
+
+
+def consumes() -> None:
+    list(streaming(Lines("a")))
+
+
+@pytest.mark.parametrize("use", [returns, raises, closes, leaves, breaks, consumes], ids=lambda use: use.__name__)
+def test_the_end_of_a_stream_in_sync_code_waits_for_an_async_subscriber(use: Callable[[], Any]) -> None:
+    slow: Events = []
+
+    async def hear(sender: object, event: Event) -> None:
+        await anyio.sleep(0.01)
+        slow.append(event)
+
+    with subscribe(hear):
+        held = use()
+        assert names(slow)[-1] in ("llm_end", "llm_error")
+    del held

@@ -331,9 +331,8 @@ def _wrap_any_generator(
 
 
 def _wrap_streaming_function(fn: Any, source: Source, read: Reader, options: _Options) -> Callable[..., Any]:
-    here, put, put_back, bus_ = get_current, set_current, leave, bus
-    open_, start, fail, colour, accompany = open_run, say_start, fail_run, SYNC, _accompany
-    quiet = source.route is None
+    here, put_back, bus_, quiet = get_current, leave, bus, source.route is None
+    open_, start, fail, wait, colour, accompany = open_run, say_start, fail_run, settle, SYNC, _accompany
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         outside = here()
@@ -348,18 +347,16 @@ def _wrap_streaming_function(fn: Any, source: Source, read: Reader, options: _Op
             fail(run, colour, error)
             raise
         finally:
-            if here() is run:
-                put(outside)
-            else:
-                put_back(run, outside)
+            put_back(run, outside)
+            if run.status != "open":
+                wait(run)
 
     return wrapper
 
 
 def _wrap_streaming_coroutine(fn: Any, source: Source, read: Reader, options: _Options) -> Callable[..., Any]:
-    here, put, put_back, bus_ = get_current, set_current, leave, bus
+    here, put_back, bus_, quiet = get_current, leave, bus, source.route is None
     open_, start, fail, colour, sync, accompany = open_run, say_start, fail_run, ASYNC, SYNC, _accompany
-    quiet = source.route is None
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         outside = here()
@@ -374,19 +371,13 @@ def _wrap_streaming_coroutine(fn: Any, source: Source, read: Reader, options: _O
             if pending is not None:
                 await pending
             return stream
-        except GeneratorExit as error:
-            fail(run, sync, error)
-            raise
-        except BaseException as error:
-            pending = fail(run, colour, error)
+        except BaseException as error:  # thrown away while it waited, nothing can be awaited any more
+            pending = fail(run, sync if isinstance(error, GeneratorExit) else colour, error)
             if pending is not None:
                 await pending
             raise
         finally:
-            if here() is run:
-                put(outside)
-            else:
-                put_back(run, outside)
+            put_back(run, outside)
 
     return wrapper
 
