@@ -367,6 +367,51 @@ async def test_wrong_arguments_raise_the_functions_own_type_error(fn: Callable[.
         assert complaint(traced(fn)) == complaint(fn)
 
 
+# -- generators that are awaited ---------------------------------------------------------------------------------------
+
+
+@types.coroutine
+def plain_awaited(x: int) -> Iterator[Any]:
+    """Suspend once, as what lies under the coroutines of an event loop."""
+    yield current_run()
+    return x
+
+
+def steps_of(awaited: Any) -> list[Any]:
+    """Return what each step gives, and what the last one returns."""
+    steps = []
+    while True:
+        try:
+            steps.append(awaited.send(None))
+        except StopIteration as end:
+            return [*steps, end.value]
+
+
+def test_a_generator_that_is_awaited_stays_one(heard: Events) -> None:
+    async def fn() -> Any:
+        return await traced(plain_awaited)(1)
+
+    (run, result) = steps_of(fn())
+    assert (run, result, only(heard, ChainEnd).output) == (heard[0].run, 1, 1)
+    assert only(heard, ChainStart).inputs == {"x": 1}
+
+
+def test_a_generator_that_is_awaited_is_still_yielded_from(heard: Events) -> None:
+    def fn() -> Iterator[Any]:
+        return (yield from traced(plain_awaited)(1))
+
+    assert steps_of(fn()) == [heard[0].run, 1]
+
+
+def test_a_generator_that_is_awaited_looks_as_it_did() -> None:
+    fn = traced(plain_awaited)
+    for is_one in (inspect.isgeneratorfunction, inspect.iscoroutinefunction):
+        assert is_one(fn) == is_one(plain_awaited)
+    called = fn(1)
+    assert inspect.isawaitable(called)
+    called.close()
+
+
 # -- methods, partials, callable objects -------------------------------------------------------------------------------
 
 

@@ -205,7 +205,7 @@ def _kind_of_wrapper(fn: Any, stream: bool) -> Callable[[Any, Source, Reader, _O
     if inspect.isasyncgenfunction(target):
         return _wrap_async_generator
     if inspect.isgeneratorfunction(target):
-        return _wrap_generator
+        return _wrap_awaited_generator if _code_flags(fn) & inspect.CO_ITERABLE_COROUTINE else _wrap_generator
     if inspect.iscoroutinefunction(target):
         return _wrap_streaming_coroutine if stream else _wrap_coroutine
     return _wrap_streaming_function if stream else _wrap_function
@@ -213,7 +213,7 @@ def _kind_of_wrapper(fn: Any, stream: bool) -> Callable[[Any, Source, Reader, _O
 
 def _dressed(wrapper: Any, fn: Any) -> Any:
     function = _function_of(fn)
-    code = wrapper.__code__.replace(co_flags=wrapper.__code__.co_flags | _flags_of(function))
+    code = wrapper.__code__.replace(co_flags=wrapper.__code__.co_flags | (_code_flags(fn) & _GENERATOR_FLAGS))
     namespace = getattr(inspect.unwrap(function), "__globals__", wrapper.__globals__)
     dressed = types.FunctionType(code, namespace, _name_of(fn).rpartition(".")[2], None, wrapper.__closure__)
     dressed.__module__, dressed.__qualname__ = getattr(function, "__module__", None) or "", _name_of(fn)
@@ -227,9 +227,9 @@ def _function_of(fn: Any) -> Any:
     return fn if inspect.isroutine(fn) else type(fn).__call__
 
 
-def _flags_of(function: Any) -> int:
-    code = getattr(function, "__code__", None)
-    return 0 if code is None else code.co_flags & _GENERATOR_FLAGS
+def _code_flags(fn: Any) -> int:
+    code = getattr(_function_of(fn), "__code__", None)
+    return 0 if code is None else code.co_flags
 
 
 def _wrap_function(fn: Any, source: Source, read: Reader, options: _Options) -> Callable[..., Any]:
@@ -297,6 +297,16 @@ def _wrap_coroutine(fn: Any, source: Source, read: Reader, options: _Options) ->
                 put(outside)
             else:
                 put_back(run, outside)
+
+    return wrapper
+
+
+def _wrap_awaited_generator(fn: Any, source: Source, read: Reader, options: _Options) -> Callable[..., Any]:
+    awaited = _wrap_coroutine(fn, source, read, options)
+
+    @types.coroutine
+    def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        return (yield from awaited(*args, **kwargs))
 
     return wrapper
 
