@@ -24,7 +24,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from tracebus import Usage, current_run, emit, llm_end, llm_new_token, scope, subscribe, traced
+from tracebus import Usage, chain_end, current_run, emit, llm_end, llm_new_token, scope, subscribe, traced
 from tracebus.errors import ArgumentError, SubscriberError
 from tracebus.events import (
     ChainEnd,
@@ -457,11 +457,7 @@ def test_self_given_by_name_is_not_among_the_inputs(heard: Events) -> None:
 
 
 def test_a_bound_method_may_be_traced(heard: Events) -> None:
-    class Plain:
-        def step(self, x: int) -> int:
-            return x
-
-    assert traced(Plain().step)(1) == 1
+    assert traced(Plain("x").step)(1) == ("x", 1)
     assert only(heard, ChainStart).inputs == {"x": 1}
 
 
@@ -496,6 +492,19 @@ def test_a_traced_partial_resolves_annotations_where_its_function_was_defined() 
     assert traced(functools.partial(plain, 1)).__globals__ is plain.__globals__
 
 
+class Plain:
+    """What has methods that are not traced."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def step(self, x: int) -> tuple[str, int]:
+        return self.name, x
+
+    async def astep(self, x: int) -> tuple[str, int]:
+        return self.name, x
+
+
 class Callable_:
     def __call__(self, x: int) -> int:
         return x
@@ -519,6 +528,59 @@ def test_a_callable_object_may_be_traced(heard: Events) -> None:
 def test_a_traced_callable_object_is_named_after_its_class(heard: Events) -> None:
     traced(Callable_())(1)
     assert only(heard, ChainStart).run.name == "Callable_"
+
+
+class Held:
+    """Has traced what no class makes a method of."""
+
+    of_method = traced(Plain("x").step)
+    of_async_method = traced(Plain("x").astep)
+    of_builtin = traced(len)
+    of_partial = traced(functools.partial(plain, 1))
+    of_object = traced(Callable_())
+    of_traced = traced(traced(len))
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "expected"),
+    [
+        ("of_method", 1, ("x", 1)),
+        ("of_builtin", "abc", 3),
+        ("of_partial", "y", [1, "y", (), 1.0, {}]),
+        ("of_object", 1, 1),
+        ("of_traced", "abc", 3),
+    ],
+)
+@pytest.mark.parametrize("holder", [Held, Held()], ids=["class", "instance"])
+def test_what_is_no_function_gets_no_self_in_a_class(
+    holder: Any, name: str, argument: Any, expected: Any, heard: Events
+) -> None:
+    assert getattr(holder, name)(argument) == expected
+    assert names(heard)[-1] == "chain_end"
+
+
+async def test_a_bound_coroutine_method_gets_no_other_self_in_a_class(heard: Events) -> None:
+    assert inspect.iscoroutinefunction(Held().of_async_method)
+    assert await Held().of_async_method(1) == ("x", 1)
+
+
+def test_what_is_no_function_is_the_sender_as_it_was_returned() -> None:
+    size, ends = traced(len), []
+    chain_end.connect(lambda sender, event: ends.append(sender), sender=size)
+    size("abc")
+    traced(len)("abc")
+    assert ends == [size]
+
+
+@pytest.mark.parametrize("fn", [len, functools.partial(plain, 1), Callable_()], ids=["builtin", "partial", "object"])
+def test_a_deep_copy_of_what_is_no_function_is_itself(fn: Any) -> None:
+    made = traced(fn)
+    assert copy.deepcopy(made) is made
+
+
+def test_what_is_no_function_keeps_its_signature_and_what_it_wraps() -> None:
+    made: Any = traced(len)
+    assert (made.__name__, made.__wrapped__, inspect.signature(made)) == ("len", len, inspect.signature(len))
 
 
 def test_what_is_made_of_a_callable_object_has_its_name_not_ours() -> None:

@@ -11,7 +11,7 @@ import functools
 import inspect
 import types
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from .errors import ArgumentError
 from .families import ASYNC, SYNC, Colour, Pending
@@ -99,7 +99,8 @@ def _decorate(fn: Any, **options: Any) -> Any:
     if not options.get("capture_inputs", True):
         read = _nothing
     wrapper = _kind_of_wrapper(fn, bool(options.get("stream")))(fn, source, read, _Options.of(options))
-    source.sender = traced_fn = _dressed(wrapper, fn)
+    dressed = _dressed(wrapper, fn)
+    source.sender = traced_fn = dressed if _gets_self(fn) else _without_self(dressed)
     return traced_fn
 
 
@@ -218,6 +219,31 @@ def _dressed(wrapper: Any, fn: Any) -> Any:
     dressed = types.FunctionType(code, namespace, _name_of(fn).rpartition(".")[2], None, wrapper.__closure__)
     dressed.__module__, dressed.__qualname__ = getattr(function, "__module__", None) or "", _name_of(fn)
     return functools.update_wrapper(dressed, fn)
+
+
+def _gets_self(fn: Any) -> bool:
+    """Tell whether ``fn`` becomes a method in a class, as functions do."""
+    return hasattr(type(fn), "__get__") and not isinstance(fn, (types.MethodType, functools.partial))
+
+
+class _WithoutSelf(functools.partial[Any]):
+    """A traced bound method, builtin, partial or callable object. A class makes no method of it; else it is as a function."""
+
+    def __get__(self, instance: object, owner: type | None = None) -> Self:
+        return self
+
+    def __reduce__(self) -> Any:
+        return self.func.__qualname__
+
+    @property
+    def __globals__(self) -> Any:
+        return self.func.__globals__
+
+
+def _without_self(dressed: Any) -> Any:
+    same = functools.update_wrapper(_WithoutSelf(dressed), dressed)
+    same.__wrapped__ = dressed.__wrapped__
+    return same
 
 
 def _function_of(fn: Any) -> Any:
