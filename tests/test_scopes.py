@@ -368,6 +368,24 @@ def test_a_scope_may_decorate() -> None:
     assert fn() == "u"
 
 
+class Service:
+    @scope(user_id="u")
+    @staticmethod
+    def static(x: int) -> Any:
+        return x, where()
+
+    @scope(user_id="u")
+    @classmethod
+    def of_class(cls, x: int) -> Any:
+        return cls, x, where()
+
+
+@pytest.mark.parametrize("holder", [Service, Service()], ids=["class", "instance"])
+def test_a_scope_may_decorate_a_staticmethod_or_classmethod(holder: Any) -> None:
+    assert holder.static(1) == (1, "u")
+    assert holder.of_class(1) == (Service, 1, "u")
+
+
 def test_a_wrapped_generator_leaks_nothing_into_its_consumer() -> None:
     assert [(inside, where()) for inside in scope(user_id="u")(each_where)()] == [("u", None), ("u", None)]
 

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar, cast
 
 from .errors import ArgumentError
 from .handlers import Callback, route_of
@@ -26,6 +26,9 @@ class scope:  # reads as a statement: with scope(user_id="u-1"):
     Use it as a block, ``with scope(callbacks=[handler], session_id="s-1"):`` (or ``async with``), as often as you like and
     from many tasks at once; or wrap a callable of any kind for one request: ``scope(callbacks=[handler])(answer)(question)``.
     A nested scope adds to the outer one: tags and callbacks are joined, metadata merged, ids replaced.
+
+    A wrapped callable is inside until it returns: coroutines to their end, generators in each step. What it returns to be
+    worked off later, such as a ``map`` or an awaitable object, works outside; wrap what that calls, or use the block.
 
     Raises SubscriberError for a callback that cannot hear, ArgumentError for tags that are no list of texts.
     """
@@ -87,6 +90,8 @@ class scope:  # reads as a statement: with scope(user_id="u-1"):
 
     def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
         """Return ``fn`` wrapped so that each call, to the end of its stream, happens inside this scope."""
+        if isinstance(fn, (staticmethod, classmethod)):
+            return cast("Callable[P, R]", type(fn)(self(fn.__func__)))
         if not callable(fn):
             raise ArgumentError(f"scope(...)(fn) wraps a callable, not {fn!r}")
         return functools.wraps(fn)(self._wrapper(fn)) if hasattr(fn, "__name__") else self._wrapper(fn)
