@@ -179,6 +179,16 @@ def test_a_second_terminal_is_ignored(reporter: Reporter, recorded: Recording, c
     assert caplog.records == []
 
 
+def test_a_second_start_is_ignored_and_logged_once(
+    reporter: Reporter, recorded: Recording, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        reporter.start("1", name="chain")
+    reporter.end("1")
+    assert recorded.tree() == "chain chain ok"
+    assert [record.getMessage() for record in caplog.records] == ["framework reported the start of a run twice: 1"]
+
+
 def test_an_unknown_run_is_ignored_and_logged_once(
     reporter: Reporter, recorded: Recording, caplog: pytest.LogCaptureFixture
 ) -> None:

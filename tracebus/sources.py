@@ -116,6 +116,10 @@ class Reporter:
 
         Raises ArgumentError for an unknown kind.
         """
+        known = self._open.get(key)
+        if known is not None and known.status == "open":
+            self.warn_once("twice", "%s reported the start of a run twice: %s", self.sender, self._shown(key))
+            return known
         outside = self._outside(parent)
         if outside is None and not bus.live:
             return None
