@@ -884,6 +884,13 @@ def test_a_hook_is_a_blinker_signal_with_its_event_class(name: str) -> None:
     assert (hook.name, hook.event_class.signal_name) == (name, name)  # type: ignore[attr-defined]
 
 
+def test_an_event_tells_whether_its_run_begins_or_ends_with_it() -> None:
+    starts = [name for name, event in EVENTS.items() if event.is_start]
+    ends = [name for name, event in EVENTS.items() if event.is_end]
+    assert starts == [name for name in EVENTS if name.endswith("_start")]
+    assert ends == [name for name in EVENTS if name.endswith(("_end", "_error"))]
+
+
 def test_isolated_puts_everything_back() -> None:
     heard: list[str] = []
     text.connect(lambda sender, event: heard.append("outer"))

@@ -55,6 +55,10 @@ class Event:
     """The name of the hook, which is the name of its signal."""
     fields: ClassVar[tuple[str, ...]] = ()
     """The names of the fields beside ``run``, ``time_ns`` and ``seq``."""
+    is_start: ClassVar[bool] = False
+    """Whether it is the first event of its run."""
+    is_end: ClassVar[bool] = False
+    """Whether it is the last event of its run."""
 
     def __init__(self, run: Run | None) -> None:
         self.run = run
@@ -157,6 +161,7 @@ class _Started(Event):
 
     __slots__ = ("inputs",)
     fields: ClassVar[tuple[str, ...]] = ("inputs",)
+    is_start = True
 
     def __init__(self, run: Run, inputs: Any) -> None:
         self.run = run
@@ -229,6 +234,7 @@ class _Terminal(Event):
     """The last event of a run, whose end is its time."""
 
     __slots__ = ("_seq", "output")
+    is_end = True
     _seq: int
 
     @property

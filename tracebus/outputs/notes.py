@@ -309,7 +309,7 @@ def receiver_for(listener: Listener, event_class: type[Event]) -> Callable[..., 
         return listener.hear_other
     if issubclass(event_class, Failed):
         return listener.hear_error
-    return listener.hear_start if event_class.signal_name.endswith("_start") else listener.hear_end
+    return listener.hear_start if event_class.is_start else listener.hear_end
 
 
 def note_fields(event: Event, *, with_content: bool) -> bytes:

@@ -74,11 +74,11 @@ class FieldsOf:
         event: Event = event_dict["event"]
         event_class = type(event)
         run = event.run
-        is_end = event_class in _ENDS
+        is_end = event_class.is_end
         known = self._known.pop(run, None) if is_end else self._known.get(run)
         if known is None:
             known = self._beginning(run)
-            if run is not None and (event_class in _STARTS or run.status == "open"):
+            if run is not None and (event_class.is_start or run.status == "open"):
                 self._keep(run, known)
         fields = known.copy()
         milliseconds = event.time_ns // 1_000_000
@@ -96,7 +96,7 @@ class FieldsOf:
                     fields["duration_ms"] = int(run.duration_s * 10_000 + 0.5) / 10
                 if run.first_token_s is not None:
                     fields["first_token_ms"] = int(run.first_token_s * 10_000 + 0.5) / 10
-            if self._viewer is not None and (is_end or event_class in _STARTS):
+            if self._viewer is not None and (is_end or event_class.is_start):
                 fields["link"] = link_to(self._viewer, run._trace_number(), run._number())
             if run.model is not None:
                 fields["model"] = clean_name(run.model)
@@ -199,10 +199,6 @@ class FieldsOf:
         fields["subscriber"] = name_of(event.subscriber)
         self.add_error(event, fields)
 
-
-_ENDS: Final = frozenset((LLMEnd, LLMError, ChainEnd, ChainError, ToolEnd, ToolError, RetrieverEnd, RetrieverError))
-
-_STARTS: Final = frozenset((LLMStart, ChatModelStart, ChainStart, ToolStart, RetrieverStart))
 
 _INPUT: Final[dict[type[Event], str]] = {
     LLMStart: "prompts",

@@ -83,18 +83,18 @@ class RowOf:
 
     def __call__(self, logger: object, level: str, event_dict: Any) -> tuple[tuple[Row], Words]:
         """Return the arguments of the printer: the row."""
-        event = event_dict["event"]
+        event: Event = event_dict["event"]
         run = event.run
         path = () if run is None else _path(run)
         words: Words = {"sign": "note", "depth": len(path)}
-        if run is not None and type(event) in _OF_A_RUN:
+        if run is not None and (event.is_start or event.is_end):
             words = {
-                "sign": _sign_of_end(run) if type(event) in _ENDS else "start",
+                "sign": _sign_of_end(run) if event.is_end else "start",
                 "depth": len(path) - 1,
                 "name": _name(run.name),
                 "duration": duration(run.duration_s),
                 "is_model": run.kind in _MODELS,
-                "link": self._link(run, is_end=type(event) in _ENDS),
+                "link": self._link(run, is_end=event.is_end),
             }
         words |= _WORDS[type(event)](self, event)
         return (Row(time_ns=event.time_ns, path=path, **words),), {}
@@ -275,8 +275,6 @@ def _words_of_subscriber(row: RowOf, event: SubscriberFailed) -> Words:
     return {"sign": "error", "name": "subscriber", **row.error(event.error, f"{name} on {event.hook}")}
 
 
-_ENDS: Final = frozenset((LLMEnd, LLMError, ChainEnd, ChainError, ToolEnd, ToolError, RetrieverEnd, RetrieverError))
-_OF_A_RUN: Final = _ENDS | {LLMStart, ChatModelStart, ChainStart, ToolStart, RetrieverStart}
 _MODELS: Final = frozenset({"llm", "chat_model"})
 _WORDS: Final[dict[type[Event], Callable[[RowOf, Any], Words]]] = {
     **dict.fromkeys((LLMStart, ChatModelStart), _words_of_model),
