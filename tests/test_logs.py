@@ -494,6 +494,27 @@ def test_tokens_flow_on_a_terminal(clean_env: dict[str, str]) -> None:
     assert lines[3][14:].startswith("■ ask")
 
 
+NESTED_TOKENS = """
+import contextlib, resource
+from tracebus import emit, llm_new_token, log_to_stdout, trace
+resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
+log_to_stdout(tokens=True)
+with contextlib.ExitStack() as stack:
+    for _ in range(12):
+        stack.enter_context(trace("step", kind="llm"))
+    for word in ("Hello ", "wörld\\r\\n", "中中中中中中"):
+        emit(llm_new_token, token=word)
+"""
+
+
+@pytest.mark.parametrize("columns", [10, 20, 21, 24, 30, 38, 40])
+def test_tokens_flow_on_a_terminal_that_is_narrower_than_their_indentation(columns: int, clean_env: dict[str, str]) -> None:
+    lines = on_terminal(NESTED_TOKENS, clean_env, columns, NO_COLOR="1").splitlines()
+    tokens = "".join(line[14:] for line in lines[12:-12])
+    assert re.sub("[│ ]", "", tokens.partition("·")[2]) == "Hellowörld\\r\\n中中中中中中"
+    assert max(len(line) for line in lines) <= max(columns, 20)
+
+
 def test_tokens_of_concurrent_runs_never_share_a_line(clean_env: dict[str, str]) -> None:
     code = """
 import asyncio

@@ -221,7 +221,9 @@ class Layout:
 
     def _continued(self, row: Row, page: Page) -> str:
         """Return the text of a token behind the tokens before it, in lines that are indented as the run is."""
-        branches = f"{page.glyphs.branch} " * min(row.depth, DEEPEST)
+        # Invariant: the margin leaves room on the page, so that each turn below writes something or begins such a line.
+        levels = (page.width - TIME - SHORTEST_TEXT) // 2 - 1
+        branches = f"{page.glyphs.branch} " * max(0, min(row.depth, DEEPEST, levels))
         margin = f"{' ' * TIME}{branches}  "
         written, flow = "", self._flow
         if flow is None or flow.path != row.path:
