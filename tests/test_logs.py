@@ -818,6 +818,14 @@ def test_what_a_user_puts_in_the_place_of_names_and_numbers_does_no_harm(caplog:
     assert caplog.records == []
 
 
+def test_half_a_character_is_written_as_an_escape_and_not_as_a_secret() -> None:
+    with both_forms() as (rows, lines), trace("ask", kind="llm"):
+        emit(llm_new_token, token="\ud83d")
+        emit(text, text="\ud83d")
+    assert [(line.get("token"), line.get("text")) for line in lines.objects[1:3]] == [("\\ud83d", None), (None, "\\ud83d")]
+    assert rows.rows[1] == '│ · token           "\\ud83d"'
+
+
 CANARIES = ["sk-proj-c4n4rYc4n4rYc4n4rYc4n4rY", "ghp_c4n4rYc4n4rYc4n4rYc4n4rYc4n4rYc4n4"]
 
 

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
+import msgspec
+
 from ...events import (
     AgentAction,
     AgentFinish,
@@ -255,13 +257,19 @@ def _usage(usage: Any) -> Any:
 
 # -- bytes -------------------------------------------------------------------------------------------------------------
 
+_encode: Final = msgspec.json.Encoder().encode
+
 # JSON escapes the controls below space itself. These it lets through, and a terminal or a viewer of lines obeys them.
 _UNSAFE: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def as_json(logger: object, level: str, fields: Any) -> bytes:
     """Return the fields as one line of strict JSON: the last processor."""
-    line = encode(fields)
+    try:
+        line = _encode(fields)
+    except Exception:  # a lone surrogate, or what a rule or the app has put in the place of a text
+        # Each by itself: the names of the fields are ours, and a `token` of them is no secret.
+        line = encode({name: sanitize(value) for name, value in fields.items()})
     if not line.isascii() or b"\x7f" in line:
         line = _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", line.decode()).encode()
     return line + b"\n"
