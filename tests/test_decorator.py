@@ -1080,6 +1080,19 @@ def test_a_prompt_that_cannot_be_shown_does_not_reach_the_app(heard: Events) -> 
     assert traced(kind="llm")(lambda prompt: "answer")(Hostile()) == "answer"
 
 
+@pytest.mark.parametrize("kind", ["llm", "chat_model", "retriever"])
+def test_what_is_neither_true_nor_false_is_an_input_as_any_other(kind: Any, heard: Events) -> None:
+    class Array:
+        def __bool__(self) -> bool:
+            raise Boom
+
+    array = Array()
+    traced(kind=kind, inputs=lambda array: array)(lambda array: None)(array)
+    start: Any = heard[0]
+    assert start.inputs is array
+    assert [getattr(start, name) for name in start.fields]
+
+
 def test_a_retrievers_query_is_the_parameter_of_that_name_or_the_first(heard: Events) -> None:
     traced(kind="retriever")(lambda k, query: [])(3, "what?")
     assert only(heard, RetrieverStart).query == "what?"

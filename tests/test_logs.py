@@ -818,6 +818,35 @@ def test_what_a_user_puts_in_the_place_of_names_and_numbers_does_no_harm(caplog:
     assert caplog.records == []
 
 
+class Untold:
+    """An array of more than one number is neither true nor false; nor is it equal to anything."""
+
+    def __bool__(self) -> bool:
+        raise ValueError("neither true nor false")
+
+    __eq__ = __bool__  # type: ignore[assignment]
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        return "untold"
+
+
+@pytest.mark.parametrize("kind", ["chain", "llm", "chat_model", "tool", "retriever"])
+def test_no_value_is_asked_whether_it_is_true(kind: Any, caplog: pytest.LogCaptureFixture) -> None:
+    value: Any = Untold()
+    with both_forms() as (rows, lines), trace("a", kind=kind, inputs=value) as run:
+        run.model = run.tags = run.output = run.metadata["m"] = value
+        emit(agent_action, tool=value, tool_input=value, log=value)
+        emit(llm_new_token, token=value, index=value)
+        emit(retry, attempt=value, wait_s=value, error=value)
+        with trace("b", kind=kind, inputs={"prompt": value, "model": value}):
+            pass
+    assert len(rows.all) == len(lines.objects) == 7
+    assert "untold" in str([lines.objects[0].get(name) for name in CONTENT])
+    assert lines.objects[1]["log"] == lines.objects[-1]["model"] == lines.objects[-1]["tags"] == "untold"
+    assert caplog.records == []
+
+
 def test_half_a_character_is_written_as_an_escape_and_not_as_a_secret() -> None:
     with both_forms() as (rows, lines), trace("ask", kind="llm"):
         emit(llm_new_token, token="\ud83d")

@@ -40,6 +40,21 @@ def test_a_tree_has_a_line_for_each_run() -> None:
     assert rec.tree() == "answer chain ok\n  search retriever ok\n  generate llm ok"
 
 
+def test_a_tree_shows_what_is_neither_true_nor_false() -> None:
+    class Array:
+        def __eq__(self, other: object) -> bool:
+            raise ValueError
+
+        __hash__ = object.__hash__
+
+        def __repr__(self) -> str:
+            return "m"
+
+    with record() as rec, trace("rate", model=Array()):  # type: ignore[arg-type]
+        pass
+    assert rec.tree("model") == "rate m"
+
+
 def test_a_tree_shows_what_is_asked_for() -> None:
     with record() as rec, scope(tags=["t"], user_id="u"), trace("rate", kind="tool", inputs={"a": 1}, model="m") as run:
         run.usage = tracebus.Usage(input_tokens=2)

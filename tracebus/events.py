@@ -107,8 +107,10 @@ _NO_PARAMS: Final[Mapping[str, Any]] = MappingProxyType({})
 
 def main_input(inputs: Any, names: tuple[str, ...]) -> tuple[Any, Mapping[str, Any]]:
     """Split a run's inputs into the one that it is about, found by these names, else the first, and the rest."""
-    if not isinstance(inputs, dict) or not inputs:
-        return inputs or None, _NO_PARAMS
+    if not isinstance(inputs, dict):
+        return inputs, _NO_PARAMS  # an array has no truth to ask for
+    if not inputs:
+        return None, _NO_PARAMS
     main = next(iter(inputs))
     if len(inputs) == 1:
         return inputs[main], _NO_PARAMS

@@ -147,7 +147,11 @@ class Recording:
 
 def _line(run: Run, show: tuple[str, ...]) -> str:
     values = (getattr(run, name) for name in show)
-    return " ".join([payload.printable(run.name), *(_word(value) for value in values if value not in (None, (), {}))])
+    return " ".join([payload.printable(run.name), *(_word(value) for value in values if not _is_nothing(value))])
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or (type(value) in (tuple, dict) and not value)
 
 
 def _word(value: Any) -> str:

@@ -218,7 +218,9 @@ def note_error(error: object) -> Noted:
 def _cause_of(error: object) -> BaseException | None:
     if not isinstance(error, BaseException):
         return None
-    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if error.__cause__ is not None or error.__suppress_context__:
+        return error.__cause__
+    return error.__context__
 
 
 def _frames_of(error: object) -> list[tuple[str, str, int]]:

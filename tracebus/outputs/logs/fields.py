@@ -120,8 +120,9 @@ class FieldsOf:
                         self._cleaned = value, redactor, cleaned
                 fields[name] = cleaned
         if run is not None:
-            if run.tags:
-                fields["tags"] = sanitize(run.tags, self._redactor)
+            tags = run.tags
+            if type(tags) is not tuple or tags:  # set by the app, it may be anything, also what has no truth
+                fields["tags"] = sanitize(tags, self._redactor)
             metadata = run._metadata or run._scope.metadata
             if metadata:
                 fields["metadata"] = sanitize(metadata, self._redactor)
@@ -182,8 +183,9 @@ class FieldsOf:
 
     def add_log(self, event: AgentAction | AgentFinish, fields: Fields) -> None:
         """Add why an agent decided so."""
-        if event.log and type(event) in self._content:
-            fields["log"] = sanitize(event.log, self._redactor)
+        log = sanitize(event.log, self._redactor) if type(event) in self._content else ""
+        if log not in ("", None):
+            fields["log"] = log
 
     def add_retry(self, event: Retry, fields: Fields) -> None:
         """Add the how manieth attempt it is, when it is made, and why."""

@@ -213,9 +213,11 @@ def _words_of_model(row: RowOf, event: LLMStart | ChatModelStart) -> Words:
     asked: list[Any] = event.prompts if isinstance(event, LLMStart) else event.messages
     thing = "prompt" if isinstance(event, LLMStart) else "message"
     characters = sum(map(_characters, asked))
-    model = (event.run and event.run.model) or event.params.get("model")
+    model = None if event.run is None else event.run.model
+    if model is None:
+        model = event.params.get("model")
     counts = (count(number, of) for number, of in ((len(asked), thing), (characters, "char")) if number)
-    facts = _known(_name(model) if model else "", *counts)
+    facts = _known("" if model is None else _name(model), *counts)
     is_root = event.run is not None and event.run.parent is None  # else a row above says what it is about
     return {"facts": facts, **(row.input(_content_of(asked[-1])) if is_root and asked else {})}
 
