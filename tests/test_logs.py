@@ -876,6 +876,52 @@ def test_a_secret_known_by_its_name_reaches_no_line() -> None:
     assert "hunter-2" not in rows.text + lines.text
 
 
+SECRETS = {
+    "credentials": {"user": "hunter-2"},
+    "headers": [{"name": "x-api-key", "value": "hunter-2"}, ["x-api-key", "hunter-2"]],
+    "password": ["hunter-2"],
+}
+
+
+@pytest.mark.parametrize("said", [SECRETS, [SECRETS], ["x" * 500, SECRETS], {"q": [SECRETS] * 100}, json.dumps(SECRETS)])
+@pytest.mark.parametrize("kind", ["chain", "llm", "chat_model", "tool", "retriever"])
+def test_a_secret_inside_what_a_run_is_given_reaches_no_line(kind: Any, said: Any) -> None:
+    call = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": json.dumps(said)}}]}
+    with both_forms() as (rows, lines):
+        for inputs in (
+            said,
+            {"prompt": said},
+            {"query": said, "k": 1},
+            {"messages": [call, {"role": "user", "content": said}]},
+        ):
+            with trace("a", kind=kind, inputs=inputs) as run:
+                run.output = said
+    assert "hunter-2" not in rows.text + lines.text
+    assert len(rows.all) == len(lines.objects) == 8
+
+
+@pytest.mark.parametrize("kind", ["llm", "retriever"])
+def test_a_secret_known_by_the_name_of_the_only_input_reaches_no_line(kind: Any) -> None:
+    with both_forms() as (rows, lines), trace("a", kind=kind, inputs={"api_key": "hunter-2"}):
+        pass
+    assert "hunter-2" not in rows.text + lines.text
+
+
+def test_a_structured_prompt_is_shown_by_its_names() -> None:
+    with console() as lines:
+        for prompts in ([{"content": "hi", "pwd": ["a"]}], {"content": "hi", "pwd": ["a"]}):
+            with trace("ask", kind="llm", inputs={"prompts": prompts, "stop": "x"}):
+                pass
+    assert {lines.rows[0], lines.rows[2]} == {'▶ ask               1 prompt · 28 chars  content="hi" pwd="**********"'}
+
+
+def test_a_structured_prompt_is_text_of_what_was_masked() -> None:
+    with json_lines() as lines, trace("a", kind="llm", inputs={"prompt": [{"pwd": ["a"], "n": 1}, "hi"], "stop": "x"}):
+        pass
+    said = {name: lines.objects[0][name] for name in ("prompts", "params")}
+    assert said == {"prompts": ['{"pwd":"**********","n":1}', "hi"], "params": {"stop": "x"}}
+
+
 def test_a_redactor_of_the_users_own_is_asked() -> None:
     redactor = Redactor(lambda path, value: "[name]" if value == "Ada" else value)
     with both_forms(redactor=redactor) as (rows, lines), trace("a", inputs={"who": "Ada"}) as run:

@@ -1,5 +1,6 @@
 """No secret leaves: by the name of its field, by its looks, whole or cut, and by the user's own rule."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -162,8 +163,98 @@ def test_an_ordinary_text_stays(text: str) -> None:
     assert mask_text(text) == text
 
 
+# --- what has a structure: in JSON, in what Python shows of it, and where it was cut
+
+NESTED: dict[str, Any] = {
+    "credentials": {"user": "canary1", "pin": ["canary2"]},
+    "headers": [{"name": "x-api-key", "value": "canary3"}, ["X-Auth-Token", "canary4"], {"key": "cookie", "value": "canary5"}],
+    "password": ['canary6 ] "canary6', {"a": "canary6"}],
+    "auth": {"basic": "canary7"},
+    "city": "Oslo",
+}
+MASKED: dict[str, Any] = {
+    "credentials": MASK,
+    "headers": [{"name": "x-api-key", "value": MASK}, ["X-Auth-Token", MASK], {"key": "cookie", "value": MASK}],
+    "password": MASK,
+    "auth": MASK,
+    "city": "Oslo",
+}
+COMPACT = (",", ":")
+
+
+@pytest.mark.parametrize("around", ["{}", "\n {} \n", '[1,{},"x"]'])
+@pytest.mark.parametrize("layout", [{}, {"separators": COMPACT}, {"indent": 2}], ids=["usual", "compact", "indented"])
+def test_json_in_a_text_is_masked_as_what_it_says(layout: dict[str, Any], around: str) -> None:
+    masked = mask_text(around.replace("{}", json.dumps(NESTED, **layout)))
+    assert json.loads(masked) == json.loads(around.replace("{}", json.dumps(MASKED)))
+
+
+def test_json_in_json_in_json_is_masked() -> None:
+    said = {"function": {"arguments": json.dumps({"body": json.dumps(NESTED)})}}
+    body = json.loads(json.loads(sanitize(said)["function"]["arguments"])["body"])  # type: ignore[call-overload, index]
+    assert body == MASKED
+
+
+def test_json_with_a_secret_is_written_in_its_own_way() -> None:
+    assert mask_text('{"pwd": {"a": 1}, "é": "ü"}') == f'{{"pwd": "{MASK}", "é": "ü"}}'
+    assert mask_text('{"pwd":{"a":1},"e":"\\u00fc"}') == f'{{"pwd":"{MASK}","e":"\\u00fc"}}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"key" :1.50,\n"tokens":[ 1e3 ], "api_key": null, "é":"\\u00fc"}',
+        '[{"name": "key", "value": "v"}, ["token", true]]',
+        '{"token": 5, "secretary": {"name": "Ada"}}',
+        "[INST] the token is {a} [/INST]",
+    ],
+)
+def test_json_without_a_secret_stays_byte_for_byte(text: str) -> None:
+    assert mask_text(text) == text
+
+
+def test_a_name_that_comes_twice_in_json_hides_no_secret() -> None:
+    assert "canary" not in mask_text('{"password": "canary", "password": null}')
+
+
+def test_a_name_that_is_written_in_escapes_is_known() -> None:
+    assert mask_text('{"p\\u0061ss\\u0077ord": ["canary"]}') == f'{{"password": "{MASK}"}}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"calling with {json.dumps(NESTED)} now",
+        f"```json\n{json.dumps(NESTED, indent=2)}\n```",
+        f"{json.dumps(NESTED)}\n{json.dumps(NESTED)}",
+        f"said {json.dumps(json.dumps(NESTED))}",
+        f"bad arguments: {NESTED!r}",
+        "Headers([('x-api-key', 'canary'), ('accept', '*/*')])",
+        "Config(credentials=('bob', 'canary'), n=3)",
+        json.dumps([NESTED] * 300),
+    ],
+    ids=["in prose", "fenced", "lines", "quoted", "repr", "pairs", "tuple", "long"],
+)
+def test_a_structure_in_a_text_that_is_no_json_is_masked_up_to_its_end(text: str) -> None:
+    masked = mask_text(text)
+    assert "canary" not in masked
+    assert masked[-1] == text[-1]
+
+
+@pytest.mark.parametrize("separators", [None, COMPACT], ids=["usual", "compact"])
+def test_a_structure_that_is_cut_anywhere_is_masked(separators: tuple[str, str] | None) -> None:
+    text = json.dumps(NESTED, separators=separators)
+    for kept in range(40, len(text)):
+        sanitized = str(sanitize(text + " " * 1000, limits=Limits(characters=kept)))
+        assert "canary" not in sanitized
+
+
+def test_a_smile_hides_nothing_behind_it() -> None:
+    assert mask_text("I forgot my password :( what now?") == f"I forgot my password :{MASK} what now?"
+
+
 WORDS = "password api_key token authorization sk- eyJ Bearer Basic ://u:p@h :// 123".split()
-pieces = st.sampled_from([*LOOKS.values(), *WORDS, MASK, *"=:;\"'\\\n \t@&?,{}a1Z-_."])
+pieces = st.sampled_from([*LOOKS.values(), *WORDS, MASK, *"=:;\"'\\\n \t@&?,{}[]()a1Z-_.", '","value":"', '{"'])
 
 
 @given(st.lists(pieces, max_size=20).map("".join))
@@ -257,6 +348,18 @@ ENDLESS = [
         "%20eyJ",
         "…[1 characters]",
     ),
+    *(
+        "{",
+        "[",
+        "password=[",
+        'password=["',
+        "password=(",
+        '{"password":[',
+        "password={}",
+        '["password","',
+        '["api_key',
+        '["aa',
+    ),
 ]
 
 
@@ -264,6 +367,13 @@ ENDLESS = [
 def test_a_million_characters_of_malice_are_masked_in_time(piece: str) -> None:
     for end in ("", "!", "…[9999999 characters]"):
         assert mask_text(piece * (1_000_000 // len(piece)) + end)
+
+
+@pytest.mark.parametrize("piece", ["[", '{"password":', '[{"token":"', '["key",', '{"a":"\\\\"},', "[1],"])
+def test_what_begins_as_json_and_is_none_is_masked_in_time(piece: str) -> None:
+    for length in (1000, 60_000):
+        assert mask_text(piece * (length // len(piece)))
+        assert mask_text(f'["key",{piece * (length // len(piece))}1]')
 
 
 # --- the user's rule

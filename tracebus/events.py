@@ -39,6 +39,8 @@ __all__ = [
     "ToolError",
     "ToolStart",
     "main_input",
+    "main_name",
+    "prompts_of",
 ]
 
 
@@ -111,17 +113,22 @@ def main_input(inputs: Any, names: tuple[str, ...]) -> tuple[Any, Mapping[str, A
         return inputs, _NO_PARAMS  # an array has no truth to ask for
     if not inputs:
         return None, _NO_PARAMS
-    main = next(iter(inputs))
+    main = main_name(inputs, names)
     if len(inputs) == 1:
         return inputs[main], _NO_PARAMS
-    for name in names:
-        if name in inputs:
-            main = name
-            break
     return inputs[main], {key: value for key, value in inputs.items() if key != main}
 
 
-def _prompts(prompt: Any) -> list[str]:
+def main_name(inputs: dict[Any, Any], names: tuple[str, ...]) -> Any:
+    """Return the name of the input that a run is about: of these the first that there is, else that of the first input."""
+    for name in names:
+        if name in inputs:
+            return name
+    return next(iter(inputs))
+
+
+def prompts_of(prompt: Any) -> list[str]:
+    """Return the prompts in the input that a text model is about, as text."""
     if prompt is None:
         return []
     if isinstance(prompt, (list, tuple)):
@@ -164,6 +171,8 @@ class _Started(Event):
     __slots__ = ("inputs",)
     fields: ClassVar[tuple[str, ...]] = ("inputs",)
     is_start = True
+    main_names: ClassVar[tuple[str, ...]] = ()
+    """What the input is usually called that the run is about."""
 
     def __init__(self, run: Run, inputs: Any) -> None:
         self.run = run
@@ -186,16 +195,17 @@ class LLMStart(_Started):
     __slots__ = ()
     signal_name = "llm_start"
     fields = ("prompts", "params")
+    main_names = ("prompts", "prompt")
 
     @property
     def prompts(self) -> list[str]:
         """The prompts, as text."""
-        return _prompts(main_input(self.inputs, ("prompts", "prompt"))[0])
+        return prompts_of(main_input(self.inputs, self.main_names)[0])
 
     @property
     def params(self) -> Mapping[str, Any]:
         """The other inputs."""
-        return main_input(self.inputs, ("prompts", "prompt"))[1]
+        return main_input(self.inputs, self.main_names)[1]
 
 
 class ChatModelStart(_Started):
@@ -204,16 +214,17 @@ class ChatModelStart(_Started):
     __slots__ = ()
     signal_name = "chat_model_start"
     fields = ("messages", "params")
+    main_names = ("messages",)
 
     @property
     def messages(self) -> list[dict[str, Any]]:
         """The messages as provider-neutral dicts with ``role`` and ``content``."""
-        return _messages(main_input(self.inputs, ("messages",))[0])
+        return _messages(main_input(self.inputs, self.main_names)[0])
 
     @property
     def params(self) -> Mapping[str, Any]:
         """The other inputs."""
-        return main_input(self.inputs, ("messages",))[1]
+        return main_input(self.inputs, self.main_names)[1]
 
 
 class LLMNewToken(_Said):
@@ -352,11 +363,12 @@ class RetrieverStart(_Started):
     __slots__ = ()
     signal_name = "retriever_start"
     fields = ("query",)
+    main_names = ("query",)
 
     @property
     def query(self) -> Any:
         """What it is asked."""
-        return main_input(self.inputs, ("query",))[0]
+        return main_input(self.inputs, self.main_names)[0]
 
 
 class RetrieverEnd(_Ended):

@@ -6,8 +6,9 @@ word masked too many is preferred to a secret let through.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -64,7 +65,7 @@ def _apply(rule: Rule, path: tuple[str | int, ...], value: Any) -> object:
         return DROPPED
 
 
-_redactor = Redactor()
+_redactor = _by_name = Redactor()
 
 
 def default_redactor() -> Redactor:
@@ -89,7 +90,15 @@ def free_name(name: str, taken: Collection[str]) -> str:
 
 
 def mask_text(text: str) -> str:
-    """Return ``text`` with every secret in it masked, also those that the cut of a snapshot has halved."""
+    """Return ``text`` with every secret in it masked, also those that the cut of a snapshot has halved.
+
+    What is JSON is masked as what it says is, and stays as it is written when there is no secret in it.
+    """
+    masked = _mask_json(text) if len(text) <= _PARSED and _JSON_BEGINS.match(text) else None
+    return _mask_written(text) if masked is None else masked
+
+
+def _mask_written(text: str) -> str:
     if " characters]" not in text:
         return _mask_secrets(text)
     *halved, rest = _CUT.split(text)
@@ -99,6 +108,37 @@ def mask_text(text: str) -> str:
 
 _REMEMBERED: Final = 4096
 """Characters of the longest text of which is remembered what it was masked to: a conversation says all of it at each turn."""
+
+
+_PARSED: Final = 64 * 1024
+"""Characters of the longest text that is read as JSON: an output never asks for more than half of it."""
+_JSON_BEGINS: Final = re.compile(r"\s*+[\[{]")
+
+
+def _mask_json(text: str) -> str | None:
+    """Return a text of JSON masked; None for one that is none, or in which nothing has the name of a secret."""
+    folded = text.lower()
+    if text.endswith(" characters]") or ("\\u" not in folded and not any(hint in folded for hint in _NAME_HINTS)):
+        return None
+    try:
+        said = _parse_json(text)
+        masked = _by_name.mask(said)
+        if masked == said:
+            return text
+        separators = (", ", ": ") if '": ' in text else (",", ":")
+        return json.dumps(masked, ensure_ascii=text.isascii(), allow_nan=False, separators=separators)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _without_twins(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError("of two values with one name the first would be looked at by nobody")
+    return fields
+
+
+_parse_json: Final[Callable[[str], JSON]] = json.JSONDecoder(object_pairs_hook=_without_twins).decode
 
 
 @lru_cache(maxsize=1024)
@@ -162,11 +202,24 @@ class _Secret(NamedTuple):
     pattern: re.Pattern[str]
 
 
+_QUOTED: Final = r""""((?:[^"\\]|\\.)++)|'((?:[^'\\]|\\.)++)|\\++["']((?:[^"'\\]|\\++[^"'\\])++)"""
+
+
 def _assigned(names: Iterable[str], bare: str, *hints: str) -> _Secret:
-    r"""Return what is assigned to ``names``: ``key=…``, ``key: "…"``, ``{'key': '…'}``, ``{\"key\": \"…``."""
+    r"""Return what is assigned to ``names``: ``key=…``, ``key: "…"``, ``{'key': '…'}``, ``{\"key\": \"…``.
+
+    Also the value that comes behind a name, as in ``{"name": "key", "value": "…"}``.
+    """
     equals = r"""\\*+["']?+\]?+[ \t]{0,8}+[:=]{1,2}+>?+[ \t]{0,8}+"""
-    quoted = r""""((?:[^"\\]|\\.)++)|'((?:[^'\\]|\\.)++)|\\++["']((?:[^"'\\]|\\++[^"'\\])++)"""
-    return _Secret(hints, re.compile(f"(?:{'|'.join(names)}){equals}(?:{quoted}|{bare})", re.DOTALL))
+    valued = r"""\\*+["'],\s{0,8}+\\*+["']value\\*+["'][ \t]{0,8}+:[ \t]{0,8}+"""
+    return _Secret(hints, re.compile(f"(?:{'|'.join(names)})(?:{equals}|{valued})(?:{_QUOTED}|{bare})", re.DOTALL))
+
+
+def _paired(names: Iterable[str], *hints: str) -> _Secret:
+    """Return what stands beside ``names`` in a pair: ``["key", "…"]``, ``('key', '…')``."""
+    begin, end = r"""[\[(]\s{0,8}+\\*+["'][\w.-]{0,40}""", r"""\\*+["']\s{0,8}+[\])]|\\*+["']?+\Z"""
+    comma = r"""\\*+["'],\s{0,8}+"""
+    return _Secret(hints, re.compile(f"{begin}(?:{'|'.join(names)}){comma}(?:{_QUOTED})(?={end})", re.DOTALL))
 
 
 # What `re` looks for at full speed is a plain character, so a prefix is found by its last one and looked
@@ -196,15 +249,18 @@ _SECRETS: Final = (
 
 _BARE: Final = r"""[^\s"'&,;<>\\]"""
 _NO_NUMBER: Final = r"(?!\d[\d.,]*+(?:[^\w.,]|\Z))"
-_NO_PROSE: Final = rf"(?:(?<=[:=>])|(?<=[_-]token: )|(?={_BARE}{{8}}))"
+_NO_PROSE: Final = rf"""(?:(?<=[:=>])|(?<=[_-]token: )|(?={_BARE}{{8}})|(?=[\[({{]\s{{0,8}}+\\*+["'\[({{]))"""
 _ROUNDS: Final = 3
+_WHOLE_WORDS: Final = [rf"{word}[\w.-]{{0,40}}+" for word in _WORDS]
+_WORD_HINTS: Final = ("pass", "pwd", "secret", "cred", "key", "string")
+_LAST_WORD_HINTS: Final = ("token", "auth", "pass", "dsn", "jwt")
+_NAME_HINTS: Final = (*_WORD_HINTS, *_LAST_WORD_HINTS, "cookie")
 # In lower case, which is ten times as fast as `re.IGNORECASE`.
 _ASSIGNED: Final = (
     _assigned(("authorization", "cookies?"), r"""([^\r\n"'\\][^\r\n\\]*+)""", "authorization", "cookie"),
-    _assigned(
-        (rf"{word}[\w.-]{{0,40}}+" for word in _WORDS), f"({_BARE}++)", "pass", "pwd", "secret", "cred", "key", "string"
-    ),
-    _assigned((*_LAST_WORDS, _TOKEN), f"{_NO_NUMBER}{_NO_PROSE}({_BARE}++)", "token", "auth", "pass", "dsn", "jwt"),
+    _assigned(_WHOLE_WORDS, f"({_BARE}++)", *_WORD_HINTS),
+    _assigned((*_LAST_WORDS, _TOKEN), f"{_NO_NUMBER}{_NO_PROSE}({_BARE}++)", *_LAST_WORD_HINTS),
+    _paired((*_WHOLE_WORDS, *_LAST_WORDS, _TOKEN), *_NAME_HINTS),
     # In the query of a URL, where shorter names are secrets too.
     _Secret(("sig", "key"), re.compile(rf"[?&;](?:[a-z-]{{0,24}}signature|sig|key)=({_BARE}++)")),
 )
@@ -236,9 +292,41 @@ def _mask_spans(text: str, spans: list[tuple[int, int]]) -> str:
 def _find_secrets(text: str) -> list[tuple[int, int]]:
     """Return where the secrets in ``text`` start and stop (0-based, in characters); they may overlap."""
     found = _find(_SECRETS, text)
-    if ":" in text or "=" in text:
-        found += _find(_ASSIGNED, _fold(text))
+    if ":" in text or "=" in text or "," in text:
+        found += _widened(text, _find(_ASSIGNED, _fold(text)))
     return found
+
+
+def _widened(text: str, found: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield what was found; of what begins with a bracket, all up to the bracket that closes it."""
+    end = 0
+    for start, stop in sorted(found):
+        if start >= end and text[start] in "[({" and text[start - 1] not in "\"'":
+            stop = max(stop, _end_of_structure(text, start))
+        end = max(end, stop)
+        yield start, stop
+
+
+_STRUCTURE: Final = re.compile(r"""\\*+["']|[\[\](){}]""")
+
+
+def _end_of_structure(text: str, start: int) -> int:
+    """Return where (0-based) the bracket at ``start`` is closed: behind the last character if it never is.
+
+    A round one that is never closed is a smile.
+    """
+    depth, quote = 0, ""
+    for match in _STRUCTURE.finditer(text, start):
+        mark = match[0]
+        if mark[-1] not in "\"'":
+            depth += 0 if quote else 1 if mark in "[({" else -1
+            if depth == 0:
+                return match.end()
+        elif not quote:
+            quote = mark
+        elif mark.endswith(quote) and (len(mark) - len(quote)) % (2 * len(quote)) == 0:  # behind backslashes that are text
+            quote = ""
+    return start if text[start] == "(" else len(text)
 
 
 def _find(secrets: Iterable[_Secret], text: str) -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import msgspec
 
@@ -34,13 +34,14 @@ from ...events import (
     ToolEnd,
     ToolError,
     ToolStart,
+    prompts_of,
 )
 from ...links import link_to
 from ...payload import Capture, captures_inputs, captures_outputs, encode, sanitize
 from ...redaction import Redactor, default_redactor
 from ...runs import Run, Usage
 from ...subscriptions import name_of
-from .wording import clean, clean_name, failure_of
+from .wording import clean, clean_name, failure_of, main_alone
 
 __all__ = ["FieldsOf", "as_json"]
 
@@ -159,9 +160,34 @@ class FieldsOf:
             self._known.clear()
         self._known[run] = beginning
 
-    def add_params(self, event: LLMStart | ChatModelStart, fields: Fields) -> None:
-        """Add how a model is called."""
-        if event.params and self._takes_inputs:
+    def add_prompts(self, event: LLMStart, fields: Fields) -> None:
+        """Add what a text model is asked, and how it is called."""
+        if self._takes_inputs:
+            self._add_params(event, fields)
+            fields["prompts"] = prompts_of(self._clean_main(event))
+
+    def add_messages(self, event: ChatModelStart, fields: Fields) -> None:
+        """Add what a chat model is asked, and how it is called."""
+        if self._takes_inputs:
+            self._add_params(event, fields)
+            fields["messages"] = self._clean_main(event)
+
+    def add_query(self, event: RetrieverStart, fields: Fields) -> None:
+        """Add what a retriever is asked."""
+        if self._takes_inputs:
+            query = self._clean_main(event)
+            if query is not None:
+                fields["query"] = query
+
+    def _clean_main(self, event: LLMStart | ChatModelStart | RetrieverStart) -> Any:
+        # Masked before it is taken from under its name and text is made of it: a secret is known by the names around it.
+        cleaned = clean(main_alone(event), self._redactor or default_redactor())
+        if isinstance(event.inputs, dict) and isinstance(cleaned, dict):
+            return next(iter(cast("Fields", cleaned).values()), None)
+        return cleaned
+
+    def _add_params(self, event: LLMStart | ChatModelStart, fields: Fields) -> None:
+        if event.params:
             fields["params"] = sanitize(event.params, self._redactor)
 
     def add_index(self, event: LLMNewToken, fields: Fields) -> None:
@@ -205,13 +231,10 @@ class FieldsOf:
 
 
 _INPUT: Final[dict[type[Event], str]] = {
-    LLMStart: "prompts",
-    ChatModelStart: "messages",
     ChainStart: "inputs",
     ToolStart: "inputs",
-    RetrieverStart: "query",
 }
-"""What went in, by event."""
+"""What went in, by event, where it is one of its fields as it stands."""
 _OUTPUT: Final[dict[type[Event], str]] = {
     LLMNewToken: "token",
     **dict.fromkeys((LLMEnd, ChainEnd, ToolEnd), "output"),
@@ -224,7 +247,9 @@ _OUTPUT: Final[dict[type[Event], str]] = {
 }
 """What came out, and what was said on the way, by event."""
 _ADD: Final[dict[type[Event], Callable[[FieldsOf, Any, Fields], None]]] = {
-    **dict.fromkeys((LLMStart, ChatModelStart), FieldsOf.add_params),
+    LLMStart: FieldsOf.add_prompts,
+    ChatModelStart: FieldsOf.add_messages,
+    RetrieverStart: FieldsOf.add_query,
     LLMNewToken: FieldsOf.add_index,
     **dict.fromkeys((LLMError, ChainError, ToolError, RetrieverError), FieldsOf.add_error),
     AgentAction: FieldsOf.add_tool,

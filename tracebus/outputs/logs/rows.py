@@ -35,7 +35,7 @@ from ...payload import Capture, Limits, captures_inputs, captures_outputs, encod
 from ...redaction import Redactor
 from ...runs import Run, Usage
 from ...subscriptions import name_of
-from .wording import clean_name, failure_of
+from .wording import clean_name, failure_of, main_alone
 
 __all__ = ["Row", "RowOf", "Sign"]
 
@@ -219,7 +219,24 @@ def _words_of_model(row: RowOf, event: LLMStart | ChatModelStart) -> Words:
     counts = (count(number, of) for number, of in ((len(asked), thing), (characters, "char")) if number)
     facts = _known("" if model is None else _name(model), *counts)
     is_root = event.run is not None and event.run.parent is None  # else a row above says what it is about
-    return {"facts": facts, **(row.input(_content_of(asked[-1])) if is_root and asked else {})}
+    return {"facts": facts, **(row.input(_last_asked(event)) if is_root and asked else {})}
+
+
+def _last_asked(event: LLMStart | ChatModelStart) -> Any:
+    """Return the last message, or the last prompt as it was given: what is made text of before it is masked may be cut."""
+    asked = main_alone(event)
+    last_of = _last_content if isinstance(event, ChatModelStart) else _last
+    if not isinstance(event.inputs, dict):
+        return last_of(asked)
+    return {name: last_of(all_asked) for name, all_asked in asked.items()}
+
+
+def _last(asked: Any) -> Any:
+    return cast("list[Any]", asked)[-1] if isinstance(asked, (list, tuple)) else asked
+
+
+def _last_content(messages: list[dict[str, Any]]) -> Any:
+    return _content_of(messages[-1])
 
 
 def _words_of_inputs(row: RowOf, event: ChainStart | ToolStart) -> Words:
@@ -227,7 +244,7 @@ def _words_of_inputs(row: RowOf, event: ChainStart | ToolStart) -> Words:
 
 
 def _words_of_query(row: RowOf, event: RetrieverStart) -> Words:
-    return row.input(event.query)
+    return row.input(main_alone(event))
 
 
 def _words_of_output(row: RowOf, event: LLMEnd | ChainEnd | ToolEnd) -> Words:

@@ -9,10 +9,11 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Final, NamedTuple, cast
 
+from ...events import ChatModelStart, LLMStart, RetrieverStart, main_input, main_name
 from ...payload import Limits, sanitize
 from ...redaction import Redactor
 
-__all__ = ["Failure", "clean", "clean_name", "failure_of"]
+__all__ = ["Failure", "clean", "clean_name", "failure_of", "main_alone"]
 
 _OURS: Final = str(Path(__file__).parents[2]) + os.sep
 _STANDARD_LIBRARY: Final = os.path.dirname(os.__file__) + os.sep
@@ -24,7 +25,7 @@ _SHOWN_OF_A_GROUP: Final = 3
 
 _ROOM: Final = 4096
 """Up to how many characters of plain data are masked without being copied and bounded first."""
-_DEPTH: Final = 4
+_DEPTH: Final = 5
 
 
 def clean(value: Any, redactor: Redactor) -> Any:
@@ -63,6 +64,13 @@ def _room_left(value: Any, room: int, depth: int) -> int:
 
 _PER_ITEM: Final = 24
 _SMALL: Final[frozenset[object]] = frozenset((int, bool, NoneType))
+
+
+def main_alone(event: LLMStart | ChatModelStart | RetrieverStart) -> Any:
+    """Return the input that a run is about, under its name if it has one, without the others. Messages are dicts."""
+    inputs = event.inputs
+    main = event.messages if isinstance(event, ChatModelStart) else main_input(inputs, event.main_names)[0]
+    return {main_name(inputs, event.main_names): main} if isinstance(inputs, dict) and inputs else main
 
 
 _NAME_LIMITS: Final = Limits(characters=200, size=2000)
