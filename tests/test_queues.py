@@ -116,6 +116,18 @@ def test_what_a_run_brings_is_counted_once_in_each_queue(gate: Gate) -> None:
     assert all(one.stats.dropped for one in subscriptions)
 
 
+def test_what_a_run_brings_is_counted_once_though_something_is_set_on_it_at_each_event(gate: Gate) -> None:
+    subscription = stuck(gate, "chain_start", "text", queue_bytes=20 * KIB)
+    with trace("run", inputs="x" * 8 * KIB) as run:
+        for number in range(100):
+            run.metadata["number"] = number
+            emit(text, text="said")
+    assert subscription.stats.dropped == {}
+    gate.opened.set()
+    flush()
+    assert [event.run.metadata for event in gate.heard[2:]] == [{"number": number} for number in range(100)]
+
+
 def test_nested_values_count(gate: Gate) -> None:
     subscription = stuck(gate, queue_bytes=8 * KIB)
     for _ in range(5):

@@ -213,6 +213,56 @@ def test_events_are_in_the_order_in_which_they_were_said() -> None:
     assert [event.signal_name for event in rec.events] == ["chain_start", "text", "chain_end"]
 
 
+def test_an_event_has_what_was_set_on_its_run_when_it_was_said() -> None:
+    with record() as rec, trace("ask", kind="llm", tags=["a"], metadata={"phase": 1}) as run:
+        emit(text, text="before")
+        run.model, run.usage, run.output = "m", tracebus.Usage(1, 2), "so far"
+        emit(text, text="set")
+        run.metadata["phase"] = 2
+        emit(text, text="another value")
+        run.metadata["step"] = run.metadata.pop("phase")
+        emit(text, text="another name")
+        run.tags = (*run.tags, "b")
+        emit(text, text="tagged")
+    said = [(said.model, said.usage, said.output, said.metadata, said.tags) for said in (event.run for event in rec.of(text))]
+    known = "m", tracebus.Usage(1, 2), "so far"
+    assert said == [
+        (None, None, None, {"phase": 1}, ("a",)),
+        (*known, {"phase": 1}, ("a",)),
+        (*known, {"phase": 2}, ("a",)),
+        (*known, {"step": 2}, ("a",)),
+        (*known, {"step": 2}, ("a", "b")),
+    ]
+
+
+def test_what_is_set_on_a_run_is_copied_once_and_only_that() -> None:
+    copied: list[str] = []
+
+    class Watched:
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def __repr__(self) -> str:
+            copied.append(self._name)
+            return self._name
+
+        def __bool__(self) -> bool:
+            raise AssertionError("asked")
+
+        __eq__ = __bool__  # type: ignore[assignment]
+        __hash__ = object.__hash__
+
+    with record() as rec, trace("ask", kind="llm", inputs=[Watched("inputs")], metadata={"m": Watched("m")}) as run:
+        copied.clear()
+        for number in range(3):
+            for _ in range(10):
+                emit(text, text="token")
+            run.metadata[f"n{number}"] = Watched(f"n{number}")
+        emit(text, text="token")
+        assert copied == ["n0", "n1", "n2"]
+    assert len({id(event.run) for event in rec.of(text)}) == 4
+
+
 def test_other_threads_are_recorded() -> None:
     with record() as rec:
         threads = [threading.Thread(target=search, args=(str(number),)) for number in range(8)]

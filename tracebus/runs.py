@@ -19,6 +19,7 @@ from .values import Value
 if TYPE_CHECKING:
     from .lanes import Lane
     from .signals import Route
+    from .snapshots import Copied
     from .tracing import Source
 
 __all__ = ["KINDS", "Kind", "RemoteParent", "Run", "Scope", "Status", "Usage", "current_run"]
@@ -227,7 +228,7 @@ class Run:
     _token_count: int = 0
     _text: list[str] | None = None
     _wants_output: bool = _from_source()
-    _said: Run | None = None  # a copy of now, made when an event is queued; the next two are the copy's
+    _said: Copied | None = None  # a copy of now, made when an event is queued; the next two are the copy's
     _size: int = 0
     _kept_by: set[int] | None = None
     _thread: int  # in which it started
