@@ -8,6 +8,7 @@ import sys
 import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,6 +34,7 @@ from langchain_core.tracers._streaming import _StreamingCallbackHandler
 import tracebus
 from tracebus import Usage, current_run, emit, scope, subscribe, text, trace, traced
 from tracebus.counts import Throttle
+from tracebus.integrations import threads
 from tracebus.integrations.langchain import TracebusHandler, install, lives, uninstall
 from tracebus.testing import Recording, record
 
@@ -464,6 +466,20 @@ async def test_the_tree_stays_right_when_each_step_is_in_a_task_of_its_own(recor
     while await asyncio.create_task(anext(stream, None)):  # type: ignore[arg-type]
         pass
     assert recorded.tree() == f"{SEQUENCE}\n  last chain ok\n    {step.__name__} chain ok"
+
+
+def test_work_in_a_chains_threads_is_the_chains(recorded: Recording) -> None:
+    @traced
+    def shout(text: str) -> str:
+        return text.upper()
+
+    def node(text: str) -> list[Any]:
+        with threads.carrying(ThreadPoolExecutor(1)) as pool:
+            return [pool.submit(call, text).result() for call in (shout, model().invoke)]
+
+    with trace("app"):
+        RunnableLambda(node).invoke("hi")
+    assert recorded.tree("kind") == "app chain\n  node chain\n    shout chain\n    GenericFakeChatModel chat_model"
 
 
 def test_a_scope_around_a_call_is_heard_and_inherited_with_no_other_subscriber() -> None:

@@ -12,6 +12,7 @@ import traceback
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from threading import Thread, Timer
 from typing import Any
@@ -24,6 +25,7 @@ from tracebus.errors import ArgumentError
 from tracebus.integrations import threads
 from tracebus.integrations.threads import carrying
 from tracebus.runs import set_current
+from tracebus.sources import Reporter
 
 pytestmark = pytest.mark.usefixtures("nothing_is_current")
 
@@ -256,6 +258,75 @@ def test_asyncio_s_default_executor_carries_the_run(installed: None) -> None:
 
     with trace("parent") as run:
         assert asyncio.run(main()) is run
+
+
+# -- in the runs of frameworks -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def framework_run() -> Iterator[Run]:
+    """A run of a framework that keeps what is current in a variable of its own."""
+    current_key = contextvars.ContextVar[str | None]("current_key", default=None)
+    reporter = Reporter("framework")
+    forget = reporter.current_in(current_key.get)
+    with subscribe(lambda sender, event: None):
+        run = reporter.start("1", name="parent")
+        assert run is not None
+        before = current_key.set("1")
+        yield run
+        current_key.reset(before)
+        reporter.end("1")
+    forget()
+
+
+def test_a_thread_belongs_to_the_framework_s_run_that_started_it(
+    framework_run: Run, installed: None, heard: list[Run]
+) -> None:
+    run_in(Thread(target=child))
+    assert links(heard) == {"child": "parent", "grandchild": "child"}
+
+
+def test_a_job_belongs_to_the_framework_s_run_that_submitted_it(framework_run: Run, pool: Executor, heard: list[Run]) -> None:
+    pool.submit(child).result()
+    assert links(heard) == {"child": "parent", "grandchild": "child"}
+
+
+@pytest.mark.parametrize("is_traced", [False, True])
+def test_what_is_further_in_than_the_framework_s_run_goes_into_threads(
+    is_traced: bool, framework_run: Run, pool: Executor
+) -> None:
+    found: list[Run | None] = []
+    with trace("inner") if is_traced else nullcontext(framework_run) as inner:
+        found.append(current_in(pool))
+        assert current_run() is inner
+    assert found == [inner]
+
+
+class OneThread(Executor):
+    """An executor that is nobody's: it starts its thread with the first job."""
+
+    def __init__(self) -> None:
+        self.jobs: queue.Queue[Any] = queue.Queue()
+        self.thread: Thread | None = None
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        self.jobs.put(lambda: done.set_result(fn(*args, **kwargs)))
+        if self.thread is None:
+            self.thread = Thread(target=lambda: [job() for job in iter(self.jobs.get, None)])
+            self.thread.start()
+        return done
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self.jobs.put(None)
+        if self.thread is not None:
+            self.thread.join()
+
+
+def test_a_thread_that_is_started_for_a_job_is_not_the_framework_s_run_s(framework_run: Run, installed: None) -> None:
+    with OneThread() as own:
+        assert current_in(carrying(own)) is framework_run
+        assert own.submit(current_run).result() is None
 
 
 # -- threads that serve others -----------------------------------------------------------------------------------------

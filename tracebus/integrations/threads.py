@@ -13,10 +13,10 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from operator import call as _call
 from threading import Lock, Thread
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from ..errors import ArgumentError
-from ..runs import call_inside, get_current, set_current
+from ..runs import Scope, call_inside, get_current, innermost, set_current
 
 __all__ = ["carrying", "install", "uninstall"]
 
@@ -27,16 +27,21 @@ R = TypeVar("R")
 # -- one callable, one executor ----------------------------------------------------------------------------------------
 
 
+_SUBMITTING: Final = Scope()
+"""Current while a job is submitted: a thread that is started for it is nobody's, also where a framework has a run."""
+
+
 def _submit_inside(submit: Callable[..., Future[R]], fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> Future[R]:
-    """Submit ``fn`` for the current run. A thread that is started for it is not the run's: it will have other jobs."""
-    current = get_current()
+    """Submit ``fn`` for the run that is current here or in a framework."""
+    before = get_current()
+    current = None if before is _SUBMITTING else innermost()
     if current is None:
         return submit(fn, *args, **kwargs)
-    set_current(None)
+    set_current(_SUBMITTING)
     try:
         return submit(call_inside, current, fn, *args, **kwargs)
     finally:
-        set_current(current)
+        set_current(before)
 
 
 class _Carrying(Executor):
@@ -85,7 +90,7 @@ SERVING = {
 
 def _start_inside(start: Callable[[Thread], None], thread: Thread) -> None:
     """Start ``thread`` with the current run as its own."""
-    current = get_current()
+    current = None if get_current() is _SUBMITTING else innermost()
     if current is None or (getattr(thread, "_target", None) or type(thread)).__module__ in SERVING:
         return start(thread)
     attributes, run = vars(thread), thread.run
