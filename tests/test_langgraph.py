@@ -175,6 +175,42 @@ def test_a_subgraph_hangs_in_the_node_that_calls_it_and_pauses_with_it(recorded:
     assert [run.name for run in recorded.runs] == ["LangGraph", "inner", "LangGraph", "ask"]
 
 
+def asking() -> Any:
+    graph = StateGraph(MessagesState)
+    graph.add_node("ask", lambda state: {"messages": [AIMessage(interrupt("Sure?"))]})
+    graph.add_edge(START, "ask")
+    return graph.compile(checkpointer=InMemorySaver())
+
+
+ANSWERED = """
+  LangGraph paused
+    ask paused
+  LangGraph ok
+    ask ok"""
+
+
+def test_who_answers_the_interrupt_of_a_graph_is_not_paused(recorded: Recording) -> None:
+    graph = asking()
+
+    def drive(question: Any) -> Any:
+        assert "__interrupt__" in graph.invoke(question, THREAD)
+        return graph.invoke(Command(resume="yes"), THREAD)["messages"][-1].content
+
+    assert RunnableLambda(drive).invoke(QUESTION) == "yes"
+    assert recorded.tree("status") == f"drive ok{ANSWERED}"
+
+
+async def test_who_answers_the_interrupt_of_a_graph_in_async_code_is_not_paused(recorded: Recording) -> None:
+    graph = asking()
+
+    async def drive(question: Any) -> Any:
+        assert "__interrupt__" in await graph.ainvoke(question, THREAD)
+        return (await graph.ainvoke(Command(resume="yes"), THREAD))["messages"][-1].content
+
+    assert await RunnableLambda(drive).ainvoke(QUESTION) == "yes"
+    assert recorded.tree("status") == f"drive ok{ANSWERED}"
+
+
 def test_a_command_to_the_graph_around_is_no_error(recorded: Recording) -> None:
     inner = StateGraph(MessagesState)
     inner.add_node("leave", lambda state: Command(graph=Command.PARENT, goto="after"))

@@ -157,10 +157,10 @@ def end(run_id: int, colour: Colour, status: Status = "ok", **known: Any) -> Pen
     life = _taken(run_id)
     if life is None:
         return reporter.end(run_id, status=status, colour=colour, **known)
+    if status == "paused" and life.parent is not None:  # by an exception, which goes on to what is around it
+        life.parent.is_paused = True
     if status == "ok" and life.is_paused:
         status = "paused"
-    if status == "paused" and life.parent is not None:
-        life.parent.is_paused = True
     if not life.children:
         return reporter.end(run_id, status=status, colour=colour, **known)
     return _in_turn(_inside(life, status, None), partial(reporter.end, run_id, status=status, **known), colour)
