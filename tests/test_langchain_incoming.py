@@ -138,6 +138,14 @@ def test_parameters_that_are_not_set_are_left_out() -> None:
     assert incoming.params_of({"_type": "fake", "stop": None, "temperature": 0}) == {"temperature": 0}
 
 
+@pytest.mark.parametrize("name", ["extra_headers", "extra_query", "default_headers", "default_query", "headers"])
+def test_headers_and_queries_are_no_parameters(name: str) -> None:
+    assert incoming.params_of({"seed": 7, name: {"X-Tenant": "k"}, "extra_body": {"top_k": 2}}) == {
+        "seed": 7,
+        "extra_body": {"top_k": 2},
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "serialized", "expected"),
     [

@@ -97,14 +97,16 @@ def _is_text(content: Any) -> bool:
 # -- what a model is asked and answers ---------------------------------------------------------------------------------
 
 _PLAIN: Final = frozenset({"role", "content", "name"})
-_NOT_SENT: Final = frozenset({"_type", "messages", "prompts"})
+_HEADERS: Final = {"headers", "default_headers", "extra_headers", "default_query", "extra_query"}
+_NO_PARAMS: Final = frozenset({"_type", "messages", "prompts", *_HEADERS})
+"""What is told among a call's parameters and is none: keys travel in headers and addresses, under any name."""
 _MODEL_NAMES: Final = ("model", "model_name", "model_id", "deployment_name")
 
 
 def params_of(invocation_params: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the parameters of a model call, without those that are not set."""
+    """Return the parameters of a model call that are set, without headers and the like, as of any client's request."""
     given = invocation_params or {}
-    return {name: value for name, value in given.items() if value is not None and name not in _NOT_SENT}
+    return {name: value for name, value in given.items() if value is not None and name not in _NO_PARAMS}
 
 
 def model_asked(params: Mapping[str, Any], metadata: Mapping[str, Any] | None) -> str | None:
