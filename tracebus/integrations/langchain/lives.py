@@ -17,7 +17,7 @@ from ...families import ASYNC, MODEL_KINDS, SYNC, Colour, Pending
 from ...runs import Run, Status
 from ...sources import Reporter
 from ...tracing import status_of
-from .watching import Unit, Watch, is_over, unit_here, units_here
+from .watching import Unit, Watch, is_over, run_ids_here, served_here, unit_here
 
 __all__ = ["Life", "begin", "disconnect", "end", "fail", "life_of", "reporter"]
 
@@ -36,26 +36,21 @@ _models: Final[dict[Unit, int]] = {}
 
 
 def _calling_run_id(asked: Any) -> int | None:
-    """Return the run of a model whose code runs here, which LangChain does not make current.
+    """Return the run of the model whose code runs here, which LangChain does not make current.
 
-    A stream that has begun to yield has called already, and what runs between its steps is its consumer's. Of what a task has
-    started, only what asks the same is taken for the model's.
+    What LangChain calls was given the run's manager, or is stepped by what has it. Only the steps of an async stream that are
+    made in threads, for a model without a method for that, have nothing around them but the task that they are made for.
     """
-    here, starter = units_here()
-    if here is not None and (run_id := _models.get(here)) is not None:
+    if not _lives:
+        return None
+    found = None
+    for run_id in run_ids_here():
         life = life_of(run_id)
-        return None if life is None or life.run.first_token_s is not None else run_id
-    run_id = None if starter is None else _models.get(starter)
-    life = life_of(run_id)
-    return run_id if life is not None and _last(life.run.inputs) == _last(asked) else None
-
-
-def _last(asked: Any) -> Any:
-    """Return the content of the last message, or the prompt."""
-    if isinstance(asked, dict):
-        asked = asked.get("messages") or asked.get("prompts")
-    last = asked[-1] if isinstance(asked, list) and asked else asked
-    return last.get("content") if isinstance(last, dict) else last
+        if life is not None and life.is_model:
+            return run_id
+        if run_id is None and (served := served_here()) is not None:
+            found = _models.get(served)
+    return found
 
 
 _forget: tuple[Callable[[], None], ...] = ()

@@ -1,4 +1,4 @@
-"""What LangChain does not say: in which task a run is, that a call was cancelled, that a stream was left.
+"""What LangChain does not say: in which task a run is, which model calls a client, that a call was cancelled or a stream left.
 
 LangChain says nothing when an awaited model, tool or retriever is cancelled, and calls finished what a consumer left of a sync
 chain's stream. Both can be seen from outside. Where a version of LangChain is built otherwise, nothing is seen, nothing fails.
@@ -13,11 +13,12 @@ import threading
 import types
 import weakref
 from asyncio.events import _get_running_loop
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, Final, TypeAlias
+from uuid import UUID
 
-__all__ = ["Unit", "Watch", "is_over", "note_asker", "stream_was_left", "unit_here", "units_here"]
+__all__ = ["Unit", "Watch", "is_over", "note_asker", "run_ids_here", "served_here", "stream_was_left", "unit_here"]
 
 Unit: TypeAlias = "weakref.ref[asyncio.Task[Any]] | int"
 """What executes a run: a task, or a thread by its number. In one of these, calls are strictly nested."""
@@ -45,15 +46,33 @@ def unit_here(is_async: bool) -> Unit:
     return threading.get_ident() if current is None else weakref.ref(current)
 
 
-def units_here() -> tuple[Unit | None, Unit | None]:
-    """Return what executes the code here, and the task of a call of LangChain's that this was started in, or inherits."""
-    starter = _asker.get()
-    if starter is not None and starter() is None:
-        starter = None
-    if _get_running_loop() is None:
-        return threading.get_ident(), starter
-    task = asyncio.current_task()
-    return None if task is None else weakref.ref(task), starter
+def served_here() -> Unit | None:
+    """Return the task whose call of LangChain's is made in this thread, because it cannot be awaited; None in a loop."""
+    task = _asker.get() if _get_running_loop() is None else None
+    return None if task is None or task() is None else task
+
+
+def run_ids_here() -> Iterator[int | None]:
+    """Yield the runs that the methods here were given a manager of, the innermost first; None for one that was given none.
+
+    What a callback does is not a part of the run that it is told of.
+    """
+    frame: types.FrameType | None = sys._getframe(1)
+    for _ in range(FRAMES):
+        if frame is None or frame.f_globals.get("__name__") == _MANAGERS:
+            return
+        names = frame.f_code.co_varnames
+        if "run_manager" in names or "run_managers" in names:  # what LangChain calls them wherever it has one
+            yield _run_id_in(frame.f_locals)
+        frame = frame.f_back
+
+
+def _run_id_in(names: Mapping[str, Any]) -> int | None:
+    manager, managers = names.get("run_manager"), names.get("run_managers")
+    if manager is None and isinstance(managers, list) and managers:
+        manager = managers[0]
+    run_id = getattr(manager, "run_id", None)
+    return run_id.int if isinstance(run_id, UUID) else None
 
 
 def is_over(unit: Unit) -> bool:
@@ -103,6 +122,8 @@ class Watch:
 
 
 _MANAGERS: Final = "langchain_core.callbacks.manager"
+FRAMES: Final = 200
+"""How many calls inside one another are looked through, for a client's request, which takes far longer than these 40 µs."""
 CALLS: Final = frozenset({"ainvoke", "agenerate", "arun", "_acall_with_config"})
 """The methods of LangChain and LangGraph in which a run starts and ends; others return when it has started."""
 LEVELS: Final = 2_000
