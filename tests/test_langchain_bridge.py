@@ -22,7 +22,7 @@ from langchain_core.callbacks import (
 )
 from langchain_core.documents import Document
 from langchain_core.language_models import BaseChatModel, FakeListLLM, GenericFakeChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.prompts import ChatPromptTemplate
@@ -634,8 +634,8 @@ async def test_what_is_cancelled_ends_as_cancelled_the_innermost_first(call: Cal
     assert ended(recorded)[-1][0] == recorded.runs[0].name
 
 
-async def test_a_model_that_a_timeout_stops_has_ended_when_that_is_known(recorded: Recording) -> None:
-    waiting = Waiting(begun=asyncio.Event())
+async def ask_in_time(waiting: Waiting) -> None:
+    """Ask a model within a time that is over when it has begun."""
 
     async def run_out(limit: asyncio.Timeout) -> None:
         await waiting.begun.wait()
@@ -646,25 +646,100 @@ async def test_a_model_that_a_timeout_stops_has_ended_when_that_is_known(recorde
     try:
         async with limit:
             await waiting.ainvoke("hi")
-    except TimeoutError:
-        assert recorded.tree("kind", "status") == "Waiting chat_model cancelled"
-    await running_out
-    assert limit.expired()
+    finally:
+        await running_out
 
 
-async def test_a_model_that_is_cancelled_inside_an_async_generator_ends_with_its_task(recorded: Recording) -> None:
+async def test_a_model_that_a_timeout_stops_has_ended_when_that_is_known(recorded: Recording) -> None:
+    with pytest.raises(TimeoutError):
+        await ask_in_time(Waiting(begun=asyncio.Event()))
+    assert recorded.tree("kind", "status") == "Waiting chat_model cancelled"
+
+
+async def generated(answer: Awaitable[Any]) -> AsyncIterator[Any]:
+    yield await answer
+
+
+STEPPED: dict[str, Callable[[AsyncIterator[Any]], Awaitable[Any]]] = {
+    "async for": consume,
+    "anext": lambda stream: anext(stream),
+    "anext with a default": lambda stream: anext(stream, None),
+    "another one": lambda stream: consume(one async for one in stream),
+    "a traced one": lambda stream: consume(traced(generated)(anext(stream))),
+}
+
+
+@pytest.mark.parametrize("step", STEPPED.values(), ids=STEPPED)
+async def test_a_model_that_a_timeout_stops_inside_an_async_generator_has_ended(
+    step: Callable[[AsyncIterator[Any]], Awaitable[Any]], recorded: Recording
+) -> None:
+    with pytest.raises(TimeoutError):
+        await step(generated(ask_in_time(Waiting(begun=asyncio.Event()))))
+    assert recorded.run("Waiting").status == "cancelled"
+
+
+@pytest.fixture
+async def eager_tasks() -> AsyncIterator[None]:
+    """Tasks run at once, up to where they wait, inside what makes them."""
+    loop = asyncio.get_running_loop()
+    before = loop.get_task_factory()
+    loop.set_task_factory(asyncio.eager_task_factory)
+    yield
+    loop.set_task_factory(before)
+
+
+NEEDS_EAGER_TASKS = pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are new in Python 3.12")
+
+
+@NEEDS_EAGER_TASKS
+async def test_a_model_that_a_timeout_stops_has_ended_where_tasks_begin_at_once(
+    eager_tasks: None, recorded: Recording
+) -> None:
+    with pytest.raises(TimeoutError):
+        await ask_in_time(Waiting(begun=asyncio.Event()))
+    assert recorded.tree("kind", "status") == "Waiting chat_model cancelled"
+
+
+@NEEDS_EAGER_TASKS
+async def test_a_chain_has_the_same_tree_where_tasks_begin_at_once(eager_tasks: None, recorded: Recording) -> None:
+    await sequence().ainvoke({"q": "hi"})
+    await all_ended()
+    assert {run.status for run in recorded.runs} == {"ok"}
+    assert [run.name for run in recorded.runs if run.parent is None] == ["RunnableSequence"]
+
+
+async def test_a_model_that_is_cancelled_inside_an_async_generator_has_ended(recorded: Recording) -> None:
     waiting = Waiting(begun=asyncio.Event())
-
-    async def answers() -> AsyncIterator[Any]:
-        yield await waiting.ainvoke("hi")
-
-    task = asyncio.ensure_future(consume(answers()))
+    task = asyncio.ensure_future(consume(generated(waiting.ainvoke("hi"))))
     await waiting.begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await asyncio.sleep(0)
     assert recorded.tree("kind", "status") == "Waiting chat_model cancelled"
+
+
+class Failing(BaseChatModel):
+    """A chat model that answers until it is asked to fail."""
+
+    _llm_type = "failing"
+
+    def _generate(self, messages: Any, *args: Any, **kwargs: Any) -> ChatResult:
+        if messages[0].content == "fail":
+            raise LookupError("fail")
+        return ChatResult(generations=[ChatGeneration(message=AIMessage("one"))])
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_what_is_asked_together_fails_together(is_nested: bool, recorded: Recording) -> None:
+    def ask(value: Any) -> str:
+        with pytest.raises(LookupError):
+            Failing().generate([[HumanMessage(text)] for text in ("one", "fail", "three")])
+        return "none"
+
+    assert (RunnableLambda(ask).invoke if is_nested else ask)("hi") == "none"
+    models = [(run.status, repr(run.error)) for run in recorded.runs if run.name == "Failing"]
+    assert models == [("error", "LookupError('fail')")] * 3
+    assert len(recorded.of("llm_error")) == 3
 
 
 async def test_a_tool_that_is_cancelled_has_ended(recorded: Recording) -> None:

@@ -17,7 +17,7 @@ from ...families import ASYNC, MODEL_KINDS, SYNC, Colour, Pending
 from ...runs import Run, Status
 from ...sources import Reporter
 from ...tracing import status_of
-from .watching import Unit, Watch, is_over, run_ids_here, served_here, unit_here
+from .watching import Unit, Watch, asked_together, is_over, run_ids_here, served_here, unit_here
 
 __all__ = ["Life", "begin", "disconnect", "end", "fail", "life_of", "reporter"]
 
@@ -158,16 +158,18 @@ def end(run_id: int, colour: Colour, status: Status = "ok", **known: Any) -> Pen
         status = "paused"
     if not life.children:
         return reporter.end(run_id, status=status, colour=colour, **known)
-    return _in_turn(_inside(life, status, None), partial(reporter.end, run_id, status=status, **known), colour)
+    return _in_turn(_inside(life, status, None), partial(reporter.end, run_id, status=status, **known), colour, [])
 
 
 def fail(run_id: int, colour: Colour, error: BaseException, **known: Any) -> Pending:
-    """End a run with an error, after what was left open inside it."""
+    """End a run with an error, after what was left open inside it, and with it what LangChain drops for the same error."""
     life = _taken(run_id)
-    if life is None or not life.children:
-        return reporter.fail(run_id, error, colour=colour, **known)
-    inside = _inside(life, status_of(error), error)
-    return _in_turn(inside, partial(reporter.fail, run_id, error, **known), colour)
+    own = partial(reporter.fail, run_id, error, **known)
+    if life is None:
+        return own(colour=colour)
+    inside = _inside(life, status_of(error), error) if life.children else []
+    beside = _dropped_with(error) if life.is_model and colour is SYNC else []
+    return _in_turn(inside, own, colour, beside) if inside or beside else own(colour=colour)
 
 
 def _taken(run_id: int) -> Life | None:
@@ -210,10 +212,15 @@ def _ending_inside(run_id: int, status: Status, error: BaseException | None) -> 
     return partial(reporter.fail, run_id, error or asyncio.CancelledError())
 
 
-def _in_turn(inside: list[Ending], own: Ending, colour: Colour) -> Pending:
+def _dropped_with(error: BaseException) -> list[Ending]:
+    dropped = [run_id for run_id in asked_together() if _taken(run_id) is not None]
+    return [partial(reporter.fail, run_id, error) for run_id in dropped]
+
+
+def _in_turn(inside: list[Ending], own: Ending, colour: Colour, beside: list[Ending]) -> Pending:
     raised: BaseException | None = None
     left: list[Awaitable[None]] = []
-    for ending in (*inside, own):
+    for ending in (*inside, own, *beside):
         try:
             if (pending := ending(colour=colour)) is not None:
                 left.append(pending)

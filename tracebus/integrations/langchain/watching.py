@@ -7,6 +7,7 @@ chain's stream. Both can be seen from outside. Where a version of LangChain is b
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import sys
 import threading
@@ -18,7 +19,17 @@ from contextvars import ContextVar
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
-__all__ = ["Unit", "Watch", "is_over", "note_asker", "run_ids_here", "served_here", "stream_was_left", "unit_here"]
+__all__ = [
+    "Unit",
+    "Watch",
+    "asked_together",
+    "is_over",
+    "note_asker",
+    "run_ids_here",
+    "served_here",
+    "stream_was_left",
+    "unit_here",
+]
 
 Unit: TypeAlias = "weakref.ref[asyncio.Task[Any]] | int"
 """What executes a run: a task, or a thread by its number. In one of these, calls are strictly nested."""
@@ -87,28 +98,42 @@ class Watch:
     """Call ``forgotten`` when the coroutine that made a call is gone, however it went; ``stop()`` when the call has ended.
 
     That is the moment in which an exception leaves it, before anybody outside can see that. If the coroutine cannot be found,
-    because an async generator hides it, the end of its task has to do, when that was cancelled.
+    because the call streams, the end of its task has to do, when that was cancelled.
     """
 
-    __slots__ = ("_coroutine", "_forgotten", "_task")
+    __slots__ = ("_coroutine", "_forgotten", "_later", "_task")
 
     def __init__(self, unit: Unit, forgotten: Callable[[], None]) -> None:
         self._forgotten = forgotten
         self._coroutine: weakref.ref[types.CoroutineType[Any, Any, Any]] | None = None
+        self._later: asyncio.Handle | None = None
         self._task: asyncio.Task[Any] | None = None
         task = None if isinstance(unit, int) else unit()
         if task is None:
             return
-        coroutine = _caller_of_manager(task.get_coro())
-        if coroutine is not None and coroutine.cr_code.co_name in CALLS:
+        coroutine: Any = task.get_coro()
+        if getattr(coroutine, "cr_running", False) and (frame := _frame_of_call()) is not None:
+            self._later = task.get_loop().call_soon(self._look_again, task, frame)  # when what it awaits can be seen
+        else:
+            self._follow(task, _caller_of_manager(coroutine))
+
+    def _follow(self, task: asyncio.Task[Any], coroutine: Any) -> None:
+        if isinstance(coroutine, types.CoroutineType) and coroutine.cr_code.co_name in CALLS:
             self._coroutine = weakref.ref(coroutine, self._gone)
         else:
             self._task = task
             task.add_done_callback(self._done)
 
+    def _look_again(self, task: asyncio.Task[Any], frame: types.FrameType) -> None:
+        self._later = None
+        self._follow(task, _coroutine_with(frame, task.get_coro()))
+
     def stop(self) -> None:
         """Watch no longer."""
         self._coroutine = None
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         if self._task is not None:
             self._task.remove_done_callback(self._done)
             self._task = None
@@ -130,21 +155,72 @@ LEVELS: Final = 2_000
 """How many coroutines inside one another are looked through."""
 
 
-def _caller_of_manager(coroutine: Any) -> types.CoroutineType[Any, Any, Any] | None:
-    """Return the innermost coroutine of a suspended task that waits for a method of LangChain's callback manager."""
+def _caller_of_manager(awaited: Any) -> Any:
+    """Return the innermost of what a suspended task awaits that waits for a method of LangChain's callback manager."""
     outer = None
     for _ in range(LEVELS):
-        if coroutine is None:
+        if awaited is None:
             return None
-        if _is_of_manager(coroutine):
+        if _is_of_manager(awaited):
             return outer
-        outer, coroutine = coroutine, getattr(coroutine, "cr_await", None)
+        outer, awaited = awaited, getattr(awaited, "cr_await", None)
+        if awaited is None:
+            awaited = _stepped_by(outer)
+    return None
+
+
+def _coroutine_with(frame: types.FrameType, awaited: Any) -> Any:
+    """Return the one of what a suspended task awaits that runs in ``frame``."""
+    for _ in range(LEVELS):
+        if awaited is None or getattr(awaited, "cr_frame", None) is frame:
+            return awaited
+        awaited = getattr(awaited, "cr_await", None) or _stepped_by(awaited)
+    return None
+
+
+_STEPS: Final = frozenset({"anext_awaitable", "async_generator_asend", "async_generator_athrow"})
+"""What awaits an async generator, and has no attribute that names it."""
+
+
+def _stepped_by(outer: Any) -> Any:
+    """Return what an async generator awaits, or which one is stepped by what awaits it; None of all else."""
+    if isinstance(outer, types.AsyncGeneratorType):
+        return outer.ag_await
+    if type(outer).__name__ not in _STEPS:
+        return None
+    inside = gc.get_referents(outer)
+    return next((one for one in inside if isinstance(one, types.AsyncGeneratorType) or type(one).__name__ in _STEPS), None)
+
+
+def _frame_of_call() -> types.FrameType | None:
+    """Return where the run begins that LangChain tells of here, in a task that began at once, inside the one that made it."""
+    frame: types.FrameType | None = sys._getframe(1)
+    for _ in range(FRAMES):
+        if frame is None or frame.f_code.co_name in CALLS:
+            return frame
+        frame = frame.f_back
     return None
 
 
 def _is_of_manager(coroutine: Any) -> bool:
     frame = getattr(coroutine, "cr_frame", None)
     return frame is not None and frame.f_globals.get("__name__") == _MANAGERS
+
+
+def asked_together() -> list[int]:
+    """Return the runs of all conversations that a sync ``generate`` began at once, which says here that one of them failed.
+
+    LangChain drops the others without a word.
+    """
+    frame: types.FrameType | None = sys._getframe(1)
+    for _ in range(8):
+        if frame is None:
+            return []
+        if frame.f_code.co_name == "generate":
+            managers = frame.f_locals.get("run_managers")
+            return [one.run_id.int for one in managers] if isinstance(managers, list) else []
+        frame = frame.f_back
+    return []
 
 
 def stream_was_left() -> bool:
