@@ -18,6 +18,7 @@ from tracebus import Usage
 from tracebus.integrations.langchain import incoming
 
 CALL = {"id": "c-1", "name": "double", "args": {"number": 4}}
+TOLD = {"id": "c-1", "name": "double", "arguments": {"number": 4}}
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,7 @@ CALL = {"id": "c-1", "name": "double", "args": {"number": 4}}
         (HumanMessage("hi", name="Ann"), {"role": "user", "content": "hi", "name": "Ann"}),
         (AIMessage("hi"), {"role": "assistant", "content": "hi"}),
         (AIMessageChunk("hi"), {"role": "assistant", "content": "hi"}),
-        (AIMessage("", tool_calls=[CALL]), {"role": "assistant", "content": "", "tool_calls": [CALL]}),
+        (AIMessage("", tool_calls=[CALL]), {"role": "assistant", "content": "", "tool_calls": [TOLD]}),
         (SystemMessage("be brief"), {"role": "system", "content": "be brief"}),
         (
             SystemMessage("be brief", additional_kwargs={"__openai_role__": "developer"}),
@@ -49,7 +50,9 @@ def test_a_message_is_a_dict(message: BaseMessage, said: dict) -> None:
 
 def test_arguments_that_the_model_wrote_wrongly_are_kept() -> None:
     invalid = {"name": "double", "args": "{", "id": "c-1", "error": "no JSON", "type": "invalid_tool_call"}
-    assert incoming.message(AIMessage("", invalid_tool_calls=[invalid]))["invalid_tool_calls"] == [invalid]
+    assert incoming.message(AIMessage("", invalid_tool_calls=[invalid]))["invalid_tool_calls"] == [
+        {"id": "c-1", "name": "double", "arguments": "{", "error": "no JSON"}
+    ]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +84,7 @@ def chat(message: AIMessage) -> ChatGeneration:
         (result(chat(AIMessage("four"))), "four"),
         (result(chat(AIMessage([]))), ""),
         (result(chat(AIMessage([{"type": "text", "text": "fo"}, "ur"]))), "four"),
-        (result(chat(AIMessage("", tool_calls=[CALL]))), {"role": "assistant", "content": "", "tool_calls": [CALL]}),
+        (result(chat(AIMessage("", tool_calls=[CALL]))), {"role": "assistant", "content": "", "tool_calls": [TOLD]}),
         (result(Generation(text="four"), Generation(text="vier")), ["four", "vier"]),
         (result(), None),
         (LLMResult(generations=[]), None),

@@ -23,6 +23,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from openai.types.chat import ChatCompletion
 
 from tracebus import Run, Usage, trace
+from tracebus.integrations.langchain import incoming
 from tracebus.integrations.langchain.outgoing import (
     chunk_of,
     documents_of,
@@ -90,6 +91,13 @@ def plain(message: BaseMessage) -> dict[str, Any]:
 @pytest.mark.parametrize("written", [plain, dumpd, lambda m: messages_to_dict([m])[0]], ids=["plain", "dumpd", "to_dict"])
 def test_a_message_survives_being_written_down(message: BaseMessage, written: Any) -> None:
     assert message_of(written(message)) == message
+
+
+def test_the_tool_calls_of_a_message_survive_the_way_to_the_bus_and_back() -> None:
+    message = next(one for one in LANGCHAIN_MESSAGES if isinstance(one, AIMessage))
+    back = message_of(incoming.message(message))
+    assert back.tool_calls == message.tool_calls
+    assert back.invalid_tool_calls == message.invalid_tool_calls
 
 
 def test_a_message_of_langchain_is_passed_on_as_it_is() -> None:

@@ -50,14 +50,18 @@ def message(given: Any) -> dict[str, Any]:
     if given.name:
         said["name"] = given.name
     if calls := getattr(given, "tool_calls", None):
-        said["tool_calls"] = [{"id": call.get("id"), "name": call["name"], "args": call["args"]} for call in calls]
+        said["tool_calls"] = [_tool_call(call) for call in calls]
     if invalid := getattr(given, "invalid_tool_calls", None):
-        said["invalid_tool_calls"] = [dict(call) for call in invalid]
+        said["invalid_tool_calls"] = [{**_tool_call(call), "error": call.get("error")} for call in invalid]
     if isinstance(given, ToolMessage):
         said["tool_call_id"] = given.tool_call_id
         if given.status == "error":
             said["status"] = "error"
     return said
+
+
+def _tool_call(call: Mapping[str, Any]) -> dict[str, Any]:
+    return {"id": call.get("id"), "name": call.get("name"), "arguments": call.get("args")}
 
 
 def _role(given: BaseMessage) -> str:

@@ -127,7 +127,7 @@ def _message(role: str, fields: dict[str, Any]) -> BaseMessage:
     extra = {**said, **(_DEVELOPER if role == "developer" else {}), **known.pop("additional_kwargs", {})}
     if cls is AIMessage:
         known["tool_calls"], invalid = _tool_calls(known.get("tool_calls") or _tool_uses(content))
-        known["invalid_tool_calls"] = [*known.get("invalid_tool_calls", ()), *invalid]
+        known["invalid_tool_calls"] = [*map(_invalid_tool_call, known.get("invalid_tool_calls", ())), *invalid]
     elif cls in _REQUIRED:
         known.setdefault(_REQUIRED[cls], "")
     elif cls is ChatMessage:
@@ -167,6 +167,13 @@ def _tool_calls(calls: Any) -> tuple[list[ToolCall], list[InvalidToolCall]]:
             error = "the arguments are no JSON object"
             invalid.append(InvalidToolCall(name=name, args=_text(given), id=call_id, error=error, type="invalid_tool_call"))
     return valid, invalid
+
+
+def _invalid_tool_call(call: Any) -> Any:
+    said = _dumped(call)
+    if not isinstance(said, Mapping) or "arguments" not in said:
+        return call
+    return {"type": "invalid_tool_call", "args": said["arguments"], **{key: said[key] for key in said if key != "arguments"}}
 
 
 def _parsed(arguments: Any) -> dict[str, Any] | None:
