@@ -16,6 +16,7 @@ from langchain_core.outputs import ChatGeneration, Generation, LLMResult
 
 from tracebus import Usage
 from tracebus.integrations.langchain import incoming
+from tracebus.redaction import MASK
 
 CALL = {"id": "c-1", "name": "double", "args": {"number": 4}}
 TOLD = {"id": "c-1", "name": "double", "arguments": {"number": 4}}
@@ -139,6 +140,14 @@ def test_the_model_that_is_asked_is_said_by_the_metadata_or_the_parameters() -> 
 
 def test_parameters_that_are_not_set_are_left_out() -> None:
     assert incoming.params_of({"_type": "fake", "stop": None, "temperature": 0}) == {"temperature": 0}
+
+
+def test_headers_that_a_provider_is_to_send_to_a_tool_are_masked() -> None:
+    tools = [{"type": "mcp", "headers": {"X-Tenant": "k"}}, {"type": "function"}]
+    assert incoming.params_of({"tools": tools})["tools"] == [
+        {"type": "mcp", "headers": {"X-Tenant": MASK}},
+        {"type": "function"},
+    ]
 
 
 @pytest.mark.parametrize("name", ["extra_headers", "extra_query", "default_headers", "default_query", "headers"])

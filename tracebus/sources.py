@@ -32,12 +32,12 @@ ENDED_KEPT: Final = 1_000
 """How many ended runs a reporter still knows, for reports that come late."""
 
 
-_callers: Final[list[Callable[[Any], Run | None]]] = []
+_callers: Final[list[Callable[[], Run | None]]] = []
 
 
-def calling_run(asked: Any) -> Run | None:
-    """Return the run of a framework that is calling a model here to ask it this, None when no framework says so."""
-    return next((run for find in list(_callers) if (run := find(asked)) is not None), None)
+def calling_run() -> Run | None:
+    """Return the run of a framework that is calling a model here, None when no framework says so."""
+    return next((run for find in list(_callers) if (run := find()) is not None), None)
 
 
 class LibrarySource(Source):
@@ -231,15 +231,14 @@ class Reporter:
         """
         return runs.find_with(lambda: self._open.get(current_key()))
 
-    def calling_in(self, model_key: Callable[[Any], Hashable | None]) -> Callable[[], None]:
+    def calling_in(self, model_key: Callable[[], Hashable | None]) -> Callable[[], None]:
         """Let the framework say, through ``model_key``, which of its models is being called here; return what ends that.
 
-        ``model_key`` is given what a provider's client is asked here: the messages or the prompt of its request. The run need
-        not be current; what the client does is a part of it.
+        The run need not be current; what a provider's client does here is a part of it.
         """
 
-        def find(asked: Any) -> Run | None:
-            return self._open.get(model_key(asked))
+        def find() -> Run | None:
+            return self._open.get(model_key())
 
         _callers.append(find)
         return lambda: _callers.remove(find)

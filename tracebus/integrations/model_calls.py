@@ -86,7 +86,7 @@ def outer_call(kind: str, body: Mapping[str, Any]) -> OuterCall | None:
         _expected.set(None)
         return expected
     run = current_run()
-    calling = calling_run(asked)
+    calling = calling_run()
     if calling is not None and (run is None or run is calling or is_inside(calling, run)):
         run = calling
     if run is None or run.status != "open" or not isinstance(run._source, LibrarySource):

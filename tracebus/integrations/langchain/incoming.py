@@ -15,6 +15,7 @@ from langchain_core.outputs import Generation, LLMResult
 from langchain_core.tools import ToolException
 
 from ...runs import Status, Usage
+from ..model_calls import without_headers
 
 __all__ = [
     "added",
@@ -110,7 +111,8 @@ _MODEL_NAMES: Final = ("model", "model_name", "model_id", "deployment_name")
 def params_of(invocation_params: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the parameters of a model call that are set, without headers and the like, as of any client's request."""
     given = invocation_params or {}
-    return {name: value for name, value in given.items() if value is not None and name not in _NO_PARAMS}
+    params = {name: value for name, value in given.items() if value is not None and name not in _NO_PARAMS}
+    return without_headers(params) if "tools" in params else params
 
 
 def model_asked(params: Mapping[str, Any], metadata: Mapping[str, Any] | None) -> str | None:

@@ -35,7 +35,7 @@ _models: Final[dict[Unit, int]] = {}
 """The run of a model that each task or thread is in."""
 
 
-def _calling_run_id(asked: Any) -> int | None:
+def _calling_run_id() -> int | None:
     """Return the run of the model whose code runs here, which LangChain does not make current.
 
     What LangChain calls was given the run's manager, or is stepped by what has it. Only the steps of an async stream that are
