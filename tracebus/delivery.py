@@ -65,7 +65,7 @@ def flush(timeout_s: float = 5.0) -> bool:
     ``aflush`` there; ArgumentError for a time-out that is none.
     """
     check_timeout(timeout_s)
-    if loops.current_loop() is not None:
+    if loops.is_in_loop():
         raise WrongThreadError("flush() would block the event loop that has to deliver: use `await tracebus.aflush()`")
     deadline = time.monotonic() + timeout_s
     while busy := _pending():  # what is delivered may say more

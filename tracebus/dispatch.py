@@ -305,7 +305,7 @@ def _queue(connection: Connection, event: Event, result: Any) -> None:
         return
     lane = lanes.lane_of(connection.subscription)
     lane.put(connection, event, result, rough_size_of(event))
-    if event.run is not None and loops.current_loop() is None and lanes.heard_from() is None:
+    if event.run is not None and not loops.is_in_loop() and lanes.heard_from() is None:
         outermost = _outermost(event.run)
         if outermost._queued_on is None:
             outermost._queued_on = set()
@@ -332,7 +332,7 @@ def deliver_shielded(plan: Plan, sender: object, event: Event) -> Awaitable[None
     """Deliver from a task that is being cancelled: what must be awaited, under a shield for at most the delivery deadline."""
     if not plan.has_guarded:
         return deliver_async(plan, sender, event)
-    if loops.current_loop() is None:  # the collector closes a generator after its loop has gone
+    if not loops.is_in_loop():  # the collector closes a generator after its loop has gone
         deliver(plan, sender, event)
         return None
     return _shielded(plan, sender, event)

@@ -13,7 +13,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
@@ -217,13 +217,19 @@ class Lane:
     # -- where it is delivered -----------------------------------------------------------------------------------------
 
     def _drain_on_a_loop(self, turn: Turn) -> None:
-        for home in (loops.current_loop(), loops.host_loop(), self.subscription.connected_loop):
+        for home in self._homes():
             if home is not None and home.takes_tasks and self._drain_on(home, turn):
                 return
         try:
             with_own_loop(lambda home: self._drain_on(home, turn))
         except RuntimeError:  # no new threads once the interpreter shuts down
             anyio.run(self._drain, turn)
+
+    def _homes(self) -> Iterator[Loop | None]:
+        """Yield the loops on which this may be heard, the best first; the first does for most."""
+        yield loops.current_loop()
+        yield loops.host_loop()
+        yield self.subscription.connected_loop
 
     def _drain_on(self, home: Loop, turn: Turn) -> bool:
         turn.home = home

@@ -307,6 +307,11 @@ def current_loop() -> Loop | None:
     return loop
 
 
+def is_in_loop() -> bool:
+    """Tell whether a loop runs in this thread."""
+    return _native_loop() is not None
+
+
 def _native_loop() -> Any:
     trio = sys.modules.get("trio.lowlevel")
     if trio is None or not hasattr(trio, "in_trio_task"):  # another thread may be just importing it

@@ -15,7 +15,7 @@ from typing import Final
 
 import anyio
 
-from .loops import Loop, LoopClosed, current_loop
+from .loops import Loop, LoopClosed, current_loop, is_in_loop
 
 __all__ = ["Latch", "get_ready", "may_wait", "run_elsewhere", "with_own_loop"]
 
@@ -97,7 +97,7 @@ def with_own_loop(use: Callable[[Loop], object]) -> None:
 
 def may_wait() -> bool:
     """Tell whether this thread may wait for a queue: it runs no loop, and is not just about to."""
-    return current_loop() is None and (_own is None or threading.current_thread() is not _own.thread)
+    return not is_in_loop() and (_own is None or threading.current_thread() is not _own.thread)
 
 
 def run_elsewhere(awaitable: Awaitable[object], home: Loop | None) -> None:
@@ -131,7 +131,7 @@ def run_elsewhere(awaitable: Awaitable[object], home: Loop | None) -> None:
 
 def get_ready() -> None:
     """Import now what tracebus's own loop needs, unless there is a loop here."""
-    if current_loop() is None:
+    if not is_in_loop():
         importlib.import_module("anyio._backends._asyncio")
 
 

@@ -203,7 +203,8 @@ class Reporter:
             return None
         if first_token_s is not None and run._first_token is None:
             run._first_token = run._started + round(first_token_s * 1e9)
-        return _settled(run, run._source.family.end_run(run, colour, status))
+        pending = run._source.family.end_run(run, colour, status)
+        return pending if run.parent is not None else _settled(run, pending)
 
     def fail(
         self,
@@ -281,7 +282,11 @@ class Reporter:
         if run is None:
             self._known(key, "the end")
             return None
-        self._remember(key, run)
+        # Remembered without a lock, which a forked child or the collector could find taken: each of these is one atomic step.
+        self._ended[key] = ref(run)
+        self._ended_in_turn.append(key)
+        if len(self._ended_in_turn) > ENDED_KEPT:
+            self._ended.pop(self._ended_in_turn.popleft(), None)
         if output is not None:
             run.output = output
         if usage is not None:
@@ -295,13 +300,6 @@ class Reporter:
             if run.status != "open":
                 self._open.pop(key, None)
         self._look_at = max(OPEN_KEPT, 2 * len(self._open))
-
-    def _remember(self, key: Hashable, run: Run) -> None:
-        # Without a lock, which a forked child or the collector could find taken: each of these is one atomic step.
-        self._ended[key] = ref(run)
-        self._ended_in_turn.append(key)
-        if len(self._ended_in_turn) > ENDED_KEPT:
-            self._ended.pop(self._ended_in_turn.popleft(), None)
 
 
 def _settled(run: Run, pending: Pending) -> Pending:

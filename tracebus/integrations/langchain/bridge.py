@@ -337,7 +337,7 @@ class TracebusHandler(BaseCallbackHandler):
 
 
 def _token(run_id: int, piece: str, chunk: Any) -> Saying:
-    return lambda colour: reporter.token(run_id, piece, chunk, colour)
+    return partial(reporter.token, run_id, piece, chunk)
 
 
 def _with_inputs(run_id: int, inputs: Any) -> Life | None:
@@ -348,11 +348,11 @@ def _with_inputs(run_id: int, inputs: Any) -> Life | None:
 
 
 def _ending(run_id: int, status: Any = "ok", **known: Any) -> Saying:
-    return lambda colour: end(run_id, colour, status, **known)
+    return partial(end, run_id, status, known)
 
 
 def _failing(run_id: int, error: BaseException, **known: Any) -> Saying:
     status = "closed_early" if isinstance(error, GeneratorExit) else incoming.interrupt_status(error)
     if status is not None:
         return _ending(run_id, status, **known)
-    return lambda colour: fail(run_id, colour, error, **known)
+    return partial(fail, run_id, error, known)

@@ -142,26 +142,25 @@ async def _begun(run_id: int, pending: Awaitable[None]) -> None:
 
 def _forgotten(run_id: int) -> None:
     try:
-        fail(run_id, SYNC, asyncio.CancelledError())
+        fail(run_id, asyncio.CancelledError(), {}, SYNC)
     except Exception:
         pass  # of a subscriber with raise_error: reported where it was raised; there is nobody here to see it
 
 
-def end(run_id: int, colour: Colour, status: Status = "ok", **known: Any) -> Pending:
+def end(run_id: int, status: Status, known: dict[str, Any], colour: Colour) -> Pending:
     """End a run, after what was left open inside it. ``known`` are the ``output``, ``usage`` and ``model`` of the call."""
     life = _taken(run_id)
-    if life is None:
-        return reporter.end(run_id, status=status, colour=colour, **known)
-    if status == "paused" and life.parent is not None:  # by an exception, which goes on to what is around it
-        life.parent.is_paused = True
-    if status == "ok" and life.is_paused:
-        status = "paused"
-    if not life.children:
+    if life is not None:
+        if status == "paused" and life.parent is not None:  # by an exception, which goes on to what is around it
+            life.parent.is_paused = True
+        if status == "ok" and life.is_paused:
+            status = "paused"
+    if life is None or not life.children:
         return reporter.end(run_id, status=status, colour=colour, **known)
     return _in_turn(_inside(life, status, None), partial(reporter.end, run_id, status=status, **known), colour, [])
 
 
-def fail(run_id: int, colour: Colour, error: BaseException, **known: Any) -> Pending:
+def fail(run_id: int, error: BaseException, known: dict[str, Any], colour: Colour) -> Pending:
     """End a run with an error, after what was left open inside it, and with it what LangChain drops for the same error."""
     life = _taken(run_id)
     own = partial(reporter.fail, run_id, error, **known)
