@@ -681,18 +681,14 @@ async def test_a_model_that_a_timeout_stops_inside_an_async_generator_has_ended(
 
 @pytest.fixture
 async def eager_tasks() -> AsyncIterator[None]:
-    """Tasks run at once, up to where they wait, inside what makes them."""
+    """Tasks run at once, up to where they wait, inside what makes them: new in Python 3.12."""
     loop = asyncio.get_running_loop()
     before = loop.get_task_factory()
-    loop.set_task_factory(asyncio.eager_task_factory)
+    loop.set_task_factory(getattr(asyncio, "eager_task_factory", None))
     yield
     loop.set_task_factory(before)
 
 
-NEEDS_EAGER_TASKS = pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are new in Python 3.12")
-
-
-@NEEDS_EAGER_TASKS
 async def test_a_model_that_a_timeout_stops_has_ended_where_tasks_begin_at_once(
     eager_tasks: None, recorded: Recording
 ) -> None:
@@ -701,7 +697,6 @@ async def test_a_model_that_a_timeout_stops_has_ended_where_tasks_begin_at_once(
     assert recorded.tree("kind", "status") == "Waiting chat_model cancelled"
 
 
-@NEEDS_EAGER_TASKS
 async def test_a_chain_has_the_same_tree_where_tasks_begin_at_once(eager_tasks: None, recorded: Recording) -> None:
     await sequence().ainvoke({"q": "hi"})
     await all_ended()
