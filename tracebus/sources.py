@@ -15,7 +15,7 @@ from . import runs
 from .counts import Throttle
 from .families import ASYNC, SYNC, Colour, Pending
 from .late import uuid
-from .runs import Run, Scope, Status, Usage, get_current, innermost, set_current
+from .runs import Run, Scope, Status, Usage, get_current, innermost
 from .scopes import InnerScope
 from .signals import Hook, bus
 from .tracing import Source, fail_run, open_run, say, say_own_token, settle
@@ -125,9 +125,7 @@ class Reporter:
             return None
         if session_id is not None or user_id is not None:
             outside = _with_ids(outside, session_id, user_id)
-        before = get_current()
-        run = open_run(self._source(name, kind), outside, inputs, outside_is_sure=True)
-        set_current(before)
+        run = open_run(self._source(name, kind), outside, inputs, outside_is_sure=True, is_reported=True)
         if run_id is not None:
             run._id = int(run_id)
         if tags:

@@ -92,10 +92,13 @@ def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
 # -- one run -----------------------------------------------------------------------------------------------------------
 
 
-def open_run(source: Source, outside: Run | Scope | None, inputs: Any, *, outside_is_sure: bool = False) -> Run:
-    """Make a run of ``source``, a child of what is ``outside``, and make it current. Nothing is said yet.
+def open_run(
+    source: Source, outside: Run | Scope | None, inputs: Any, *, outside_is_sure: bool = False, is_reported: bool = False
+) -> Run:
+    """Make a run of ``source``, a child of what is ``outside``, and make it current unless it ``is_reported``.
 
-    A framework's run that is further in than what is ``outside`` becomes the parent, unless ``outside_is_sure``.
+    Nothing is said yet. A framework's run that is further in than what is ``outside`` becomes the parent, unless
+    ``outside_is_sure``.
     """
     run = Run()
     if runs.finders is not None:
@@ -123,7 +126,8 @@ def open_run(source: Source, outside: Run | Scope | None, inputs: Any, *, outsid
     if scope is not ROOT_SCOPE or source.is_marked:
         _mark(run, source, scope)
     note_open(run)
-    set_current(run)
+    if not is_reported:
+        set_current(run)
     return run
 
 
