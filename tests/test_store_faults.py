@@ -205,13 +205,15 @@ def test_the_living_are_left_alone_whatever_way_leads_to_the_store(path, tmp_pat
 
 
 @POSIX
-def test_a_store_that_is_removed_while_it_is_written_is_begun_anew_with_what_goes_on(path, caplog):
+@pytest.mark.parametrize("removed", [remove, lambda path: shutil.rmtree(path.parent)], ids=["file", "directory"])
+def test_a_store_that_is_removed_while_it_is_written_is_begun_anew_with_what_goes_on(removed, tmp_path, caplog):
+    path = tmp_path / "data" / "traces.db"
     with isolated(), save(path) as saving:
         with trace("done"):
             pass
         with trace("open", inputs={"question": "What?"}):
             assert saving.flush()
-            remove(path)
+            removed(path)
             with trace("inside"):
                 pass
             assert saving.flush()

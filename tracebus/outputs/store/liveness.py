@@ -56,8 +56,9 @@ class Lockfile:
 
     def _open_again(self) -> None:
         """Hold in the file that is here now what was held in one that was removed."""
-        os.close(self._fd)
-        self._open()
+        removed = self._fd
+        self._open()  # first: where that fails, nothing has changed
+        os.close(removed)
         for row in self._mine:
             self.hold(row)
 

@@ -184,9 +184,11 @@ class Writer(Work):
 
     def _begin_where_removed(self, batch: Prepared) -> None:
         """Go on in a new file where somebody has removed the one that was written: nobody will ever read that."""
+        number = self._memory.process
         self._hang_up()
-        Lockfile.of(self.path).release(self._memory.process)
         self._write_all_again(batch)
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        Lockfile.of(self.path).release(number)
         logging.getLogger("tracebus").warning("the store %s was removed: a new one is begun", self.path)
 
     def _begin_anew(self, why: str, batch: Prepared) -> None:
