@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from bridged import anyio_backend, installed  # noqa: F401
 from langchain_core.callbacks import (
     AsyncCallbackHandler,
     BaseCallbackHandler,
@@ -37,22 +38,6 @@ from tracebus.counts import Throttle
 from tracebus.integrations import threads
 from tracebus.integrations.langchain import TracebusHandler, install, lives, uninstall
 from tracebus.testing import Recording, record
-
-
-@pytest.fixture(scope="module", params=["asyncio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    """LangChain knows asyncio only."""
-    return request.param
-
-
-@pytest.fixture(autouse=True)
-def installed() -> Iterator[None]:
-    install()
-    yield
-    uninstall()
-    assert not lives._lives
-    assert len(lives.reporter) == 0
-
 
 USAGE = {"input_tokens": 5, "output_tokens": 3, "total_tokens": 8}
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import openai
 import pytest
+from bridged import anyio_backend, installed  # noqa: F401
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, ToolMessage
@@ -15,26 +16,16 @@ from langchain_openai import ChatOpenAI, OpenAI
 
 from tracebus import trace
 from tracebus.integrations import openai as integration
-from tracebus.integrations.langchain import install, lives, uninstall
 from tracebus.testing import Recording
 
 pytest_plugins = ["providers"]
 
 
-@pytest.fixture(scope="module", params=["asyncio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    """LangChain knows asyncio only."""
-    return request.param
-
-
 @pytest.fixture(autouse=True)
-def installed() -> Iterator[None]:
-    install()
+def client_traced() -> Iterator[None]:
     integration.install()
     yield
     integration.uninstall()
-    uninstall()
-    assert not lives._lives
 
 
 HELLO: Any = [{"role": "user", "content": "hello"}]

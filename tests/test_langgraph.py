@@ -1,10 +1,11 @@
 """LangGraph's runs on the bus: nodes, tools and subgraphs in one tree, and interrupts that pause it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from bridged import anyio_backend, installed  # noqa: F401
 from langchain_core.language_models import BaseChatModel, FakeListLLM
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
@@ -17,22 +18,7 @@ from langgraph.prebuilt import ToolNode, tools_condition
 from langgraph.types import Command, interrupt
 
 from tracebus import traced
-from tracebus.integrations.langchain import install, lives, uninstall
 from tracebus.testing import Recording
-
-
-@pytest.fixture(scope="module", params=["asyncio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    """LangGraph knows asyncio only."""
-    return request.param
-
-
-@pytest.fixture(autouse=True)
-def installed() -> Iterator[None]:
-    install()
-    yield
-    uninstall()
-    assert not lives._lives
 
 
 @traced

@@ -30,6 +30,7 @@ from ..streams import TracedLife
 from ..tracing import Source, end_run, fail_run, say_token, status_of, trace
 
 __all__ = [
+    "BESIDE_BODY",
     "Answer",
     "AnswerLife",
     "ModelCall",
@@ -306,12 +307,13 @@ def settle_answer(run: Run, answer: Answer) -> None:
         warn_once(run._source, "putting together an answer", error)
 
 
-_BESIDE_BODY: Final = ("extra_headers", "extra_query")
+BESIDE_BODY: Final = frozenset({"extra_headers", "extra_query"})
+"""What a call may be given that is sent beside its body."""
 
 
 def without_headers(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return what may be recorded of a request's parameters: keys are in headers of any name, so that none is recognised."""
-    kept = {name: value for name, value in parameters.items() if name not in _BESIDE_BODY}
+    kept = {name: value for name, value in parameters.items() if name not in BESIDE_BODY}
     if isinstance(tools := kept.get("tools"), list):
         kept["tools"] = [_masked(tool) if isinstance(tool, Mapping) and tool.get("headers") else tool for tool in tools]
     if isinstance(body := kept.get("extra_body"), Mapping):

@@ -15,7 +15,7 @@ from langchain_core.outputs import Generation, LLMResult
 from langchain_core.tools import ToolException
 
 from ...runs import Status, Usage
-from ..model_calls import without_headers
+from ..model_calls import BESIDE_BODY, without_headers
 
 __all__ = [
     "added",
@@ -102,8 +102,7 @@ def _is_text(content: Any) -> bool:
 # -- what a model is asked and answers ---------------------------------------------------------------------------------
 
 _PLAIN: Final = frozenset({"role", "content", "name"})
-_HEADERS: Final = {"headers", "default_headers", "extra_headers", "default_query", "extra_query"}
-_NO_PARAMS: Final = frozenset({"_type", "messages", "prompts", *_HEADERS})
+_NO_PARAMS: Final = BESIDE_BODY | {"_type", "messages", "prompts", "headers", "default_headers", "default_query"}
 """What is told among a call's parameters and is none: keys travel in headers and addresses, under any name."""
 _MODEL_NAMES: Final = ("model", "model_name", "model_id", "deployment_name")
 
